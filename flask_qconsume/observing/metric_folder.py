@@ -22,18 +22,22 @@ import secrets
 import time
 import typing as t
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 
+from .error_names import limit_names
+from .own_files import GAUGES
+from .own_files import NEW
+from .own_files import VALUES
+from .own_files import OwnFiles
+from .own_files import create_locked
+from .own_files import discard
+from .own_files import replace
 from .series import Series
 from .series import add_up
 from .value_file import ForeignFile
 from .value_file import ValueFile
 from .value_file import read_values
 
-_VALUES = ".values"
-_GAUGES = ".gauges"
-_NEW = ".new"
 _SUMS = "sums.json"
 _LOCK = "lock"
 _SUMS_VERSION = 1
@@ -62,29 +66,6 @@ class Snapshot(t.NamedTuple):
     gauges: list[ProcessGauges]
 
 
-class OwnFiles:
-    """The files of this process in a metric folder."""
-
-    def __init__(self, values: ValueFile, path: pathlib.Path, lock: int) -> None:
-        self.values = values
-        self.path = path
-        self._lock = lock
-
-    def leave_to_parent(self) -> None:
-        """In a forked child: close the files, of which one holds the parent's lock."""
-        os.close(self._lock)
-        self.values.close()
-
-    def write_gauges(self, source: str, series: Iterable[Series]) -> None:
-        """Replace the gauges of one source.
-
-        :raises OSError: if the folder cannot be written.
-        """
-        path = self.path.with_suffix(f".{source}{_GAUGES}")
-        rows = [(each.name, each.labels, each.values) for each in series]
-        _replace(path, json.dumps(rows))
-
-
 class MetricFolder:
     """The metrics of all processes that use one folder.
 
@@ -103,18 +84,16 @@ class MetricFolder:
         :raises OSError: if the folder cannot be written, or the disk is full.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / f"{os.getpid()}-{secrets.token_hex(8)}{_VALUES}"
-        new = path.with_suffix(_NEW)
-        lock = os.open(new, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        path = self.path / f"{os.getpid()}-{secrets.token_hex(8)}{VALUES}"
+        new = path.with_suffix(NEW)
+        lock = create_locked(new)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A mapping has a copy of its descriptor, which a forked child inherits and
             # cannot close. If it was a copy of the lock's, it would hold the lock.
             values = ValueFile(os.open(new, os.O_RDWR))
             new.rename(path)
         except BaseException:
-            os.close(lock)
-            new.unlink(missing_ok=True)
+            discard(lock, new)
             raise
         try:
             self.compact()
@@ -163,7 +142,7 @@ class MetricFolder:
             return contextlib.nullcontext()
 
     def _list_values(self) -> list[pathlib.Path]:
-        return sorted(self.path.glob(f"*{_VALUES}"))
+        return sorted(self.path.glob(f"*{VALUES}"))
 
     def _read_sums(self, file: t.Any) -> tuple[set[str], list[Series]]:
         if file is None:
@@ -188,7 +167,7 @@ class MetricFolder:
             return None
 
     def _read_gauges(self, path: pathlib.Path, pid: int) -> Iterator[ProcessGauges]:
-        files = sorted(self.path.glob(f"{path.stem}.*{_GAUGES}"))
+        files = sorted(self.path.glob(f"{path.stem}.*{GAUGES}"))
         for file in files if files and _is_alive(path) else ():
             try:
                 rows = json.loads(file.read_bytes())
@@ -236,20 +215,20 @@ class MetricFolder:
         document = {
             "version": _SUMS_VERSION,
             "merged": names,
-            "series": add_up(counts),
+            "series": add_up(limit_names(counts)),
         }
-        _replace(self.path / _SUMS, json.dumps(document))
+        replace(self.path / _SUMS, json.dumps(document))
         for name in names:
             self._remove_files(self.path / name)
 
     def _remove_files(self, path: pathlib.Path) -> None:
-        for file in (path, *self.path.glob(f"{path.stem}.*{_GAUGES}")):
+        for file in (path, *self.path.glob(f"{path.stem}.*{GAUGES}")):
             file.unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
         """Remove files that processes left which were killed while they wrote them."""
         limit = time.time() - _ABANDONED_SECONDS
-        for path in self.path.glob(f"*{_NEW}"):
+        for path in self.path.glob(f"*{NEW}"):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < limit:
                     path.unlink()
@@ -284,14 +263,3 @@ def _make_series(row: t.Any) -> Series:
         tuple(map(float, bounds)),
         tuple(map(float, values)),
     )
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Write a file in one step: a reader sees its old content or its new one."""
-    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_NEW}")
-    try:
-        new.write_text(text)
-        os.replace(new, path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise

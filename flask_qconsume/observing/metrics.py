@@ -21,9 +21,9 @@ from ..logs import get_logger
 from ..native_threads import run_in_thread
 from ..text import escape
 from .metric_folder import MetricFolder
-from .metric_folder import OwnFiles
 from .metric_folder import ProcessGauges
 from .metric_folder import Snapshot
+from .own_files import OwnFiles
 from .series import Series
 from .series import add_up
 from .value_file import ValueFile
@@ -49,8 +49,6 @@ class _OwnMetrics:
         self.files = files
         self.values = files.values if files is not None else ValueFile()
         self.gauges: dict[str, ProcessGauges] = {}
-        #: Whether a warning has said that the folder cannot be written.
-        self.warned = files is None
 
 
 class Metrics:
@@ -62,6 +60,8 @@ class Metrics:
 
     def __init__(self, folder: str | None = None) -> None:
         self._path = folder
+        #: The beginnings of warnings that were logged.
+        self._warned: set[str] = set()
         self._folder: MetricFolder | None = None
         self._own = PerProcess(self._open, leave=self._leave)
         self._on_fork: list[Callable[[], object]] = []
@@ -106,14 +106,11 @@ class Metrics:
         own.gauges[source] = ProcessGauges(os.getpid(), time.time(), list(gauges))
         if own.files is None:
             return
+        self._restore(own.files)
         try:
             own.files.write_gauges(source, gauges)
         except OSError as error:
-            if not own.warned:
-                own.warned = True
-                self._warn(
-                    f"Other processes do not show the gauges of this one: {error}."
-                )
+            self._warn_of_files(error)
 
     def read(self) -> Snapshot:
         """Return the metrics of all processes; without a folder, those of this one.
@@ -134,10 +131,12 @@ class Metrics:
         folder = self._find_folder()
         if folder is None:
             return mine
+        if own is not None and own.files is not None:
+            self._restore(own.files)
         try:
             found = folder.read(own.files if own is not None else None)
         except OSError as error:
-            self._warn(f"The metrics of other processes cannot be read: {error}.")
+            self._warn_once("The metrics of other processes cannot be read", error)
             return mine
         if own is None or own.files is not None:
             return found
@@ -174,6 +173,26 @@ class Metrics:
             own.files.leave_to_parent()
         for forget in self._on_fork:
             forget()
+
+    def _restore(self, files: OwnFiles) -> None:
+        """Put the numbers into the folder again, if a program has cleaned it up."""
+        try:
+            files.restore()
+        except OSError as error:
+            self._warn_of_files(error)
+        else:
+            if files.values.problem is not None:
+                self._warn_of_files(files.values.problem)
+
+    def _warn_of_files(self, error: OSError) -> None:
+        self._warn_once(
+            "Other processes do not show all counts and gauges of this one", error
+        )
+
+    def _warn_once(self, text: str, error: OSError) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(f"{text}: {error}.")
 
     def _warn(self, text: str) -> None:
         # Often called in a native thread, which must not wait for the log's locks.

@@ -87,6 +87,17 @@ class ValueFile:
         """Return the series with their present numbers."""
         return [each for chunk in self._chunks for each in _read_chunk(bytes(chunk))]
 
+    def copy_to(self, descriptor: int) -> None:
+        """Write all series into another file, in which readers see valid chunks.
+
+        :raises OSError: if the disk is full.
+        """
+        for place, chunk in enumerate(self._chunks):
+            at, data = place * CHUNK_BYTES, bytes(chunk)
+            os.posix_fallocate(descriptor, at, CHUNK_BYTES)
+            os.pwrite(descriptor, data[_HEAD.size :], at + _HEAD.size)
+            os.pwrite(descriptor, data[: _HEAD.size], at)
+
     def close(self) -> None:
         """Close the file's descriptor; its numbers can still be increased."""
         if self._descriptor is not None:

@@ -14,7 +14,10 @@ import typing as t
 
 import pytest
 
+from flask_qconsume.observing.consumer_counters import ConsumerCounters
+from flask_qconsume.observing.error_names import MAX_SUMMED_NAMES
 from flask_qconsume.observing.metric_folder import MetricFolder
+from flask_qconsume.observing.metric_table import FAILURES
 from flask_qconsume.observing.metrics import Metrics
 from flask_qconsume.observing.publisher_counters import PublisherCounters
 
@@ -204,19 +207,80 @@ def test_foreign_and_damaged_files_are_named_once_and_ignored(
         assert sum(name in text for text in caplog.messages) == 1
 
 
-def test_a_folder_that_disappears_stops_nothing(
+#: Counts three messages, shows a gauge for each line of its input, and says so.
+SHOWING = (
+    COUNTING
+    + """
+print(flush=True)
+for line in sys.stdin:
+    PublisherCounters(metrics.values).count([None], 0.5)
+    metrics.show("worker", [])
+    print(flush=True)
+"""
+)
+
+
+class Showing:
+    """A process that counts one message more, and shows its gauges, when it is told."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"PATH = {str(folder)!r}\n{SHOWING}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._await_line()
+
+    def show(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        self._await_line()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _await_line(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"\n"
+
+
+def test_processes_put_their_counts_into_a_folder_again_that_was_deleted(
     folder: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics(str(folder))
     count(metrics)
-    metrics.show("worker", [])
-    shutil.rmtree(folder)
+    other = Showing(folder)
+    assert published(metrics) == 4
+    for number in range(2):
+        shutil.rmtree(folder)
+        other.show()
+        other.show()
+        assert published(metrics) == 6 + 2 * number
+    assert len(list(folder.glob("*.values"))) == 2
+    other.kill()
+    assert published(metrics) == 8
+    MetricFolder(str(folder), print).compact()
+    assert len(list(folder.glob("*.values"))) == 1
+    assert published(metrics) == 8
+    assert caplog.messages == []
+
+
+def test_a_folder_that_cannot_be_made_again_stops_nothing(
+    folder: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics(str(folder))
     count(metrics)
-    for _ in range(2):
+    shutil.rmtree(folder)
+    folder.touch()
+    for number in range(2):
+        count(metrics)
         metrics.show("worker", [])
-    assert published(metrics) == 2
-    wait_for(lambda: len(caplog.messages) == 1)
-    assert "do not show the gauges" in caplog.text
+        assert published(metrics) == 2 + number
+    wait_for(lambda: len(caplog.messages) == 2)
+    for text in ("do not show all counts and gauges", "cannot be read"):
+        assert sum(text in said for said in caplog.messages) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_counts_in_memory(
@@ -272,3 +336,26 @@ def test_the_sums_are_read_by_people_too(folder: pathlib.Path) -> None:
     MetricFolder(str(folder), print).compact()
     document = json.loads((folder / "sums.json").read_text())
     assert [PUBLISHED, ["confirmed"], [], [3.0]] in document["series"]
+
+
+def test_sums_name_so_many_classes_of_errors(folder: pathlib.Path) -> None:
+    """Each process names different ones, for ever."""
+    for first in range(0, 300, 40):
+        fork(lambda first=first: fail(folder, first))  # type: ignore[misc]
+    metrics = Metrics(str(folder))
+    count(metrics)
+    document = json.loads((folder / "sums.json").read_text())
+    sums = {
+        labels[1]: values[0]
+        for name, labels, _, values in document["series"]
+        if name == FAILURES.name
+    }
+    assert len(sums) == MAX_SUMMED_NAMES + 1
+    assert sum(sums.values()) == 320
+    assert sums["other"] == 320 - MAX_SUMMED_NAMES
+
+
+def fail(folder: pathlib.Path, first: int) -> None:
+    counters = ConsumerCounters(Metrics(str(folder)).values, "bill")
+    for number in range(first, first + 40):
+        counters.count_error(FAILURES, f"Error{number}")

@@ -1,8 +1,8 @@
 """Answers ``/live`` and ``/ready`` over HTTP, even if gevent's event loop is blocked.
 
 One native thread serves all clients, and waits for none of them: each connection gets
-one second for one request, and time to read the answer. Must not import gevent: the supervising process uses this
-module as well.
+one second for one request, and time to read the answer. Must not import gevent: the
+supervising process uses this module as well.
 """
 
 from __future__ import annotations
