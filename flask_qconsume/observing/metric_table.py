@@ -67,7 +67,7 @@ FAILURES = _counter(
     "failures",
     ("consumer", "error"),
     "Attempts that failed with an error, by the name of the error's class. Each process"
-    " names at most 50 classes; the rest are counted as 'other'. The processes that have"
+    " names at most 50 classes; the rest are counted as 'other'. Processes that have"
     " ended name at most 200 together.",
 )
 DEAD_LETTERS = _counter(
