@@ -54,8 +54,8 @@ class Recorder(Listener):
         assert 0 <= seconds < 60
         self._record("decided", consumer.name, message.attempt, type(outcome))
 
-    def suspected(self, consumer: t.Any, message: t.Any, dead: bool) -> None:
-        self._record("suspected", consumer.name, dead)
+    def suspected(self, consumer: t.Any, message: t.Any, rejected: t.Any) -> None:
+        self._record("suspected", consumer.name, rejected is not None)
 
     def lost(self, consumer: t.Any, messages: t.Any) -> None:
         self._record("lost", consumer.name, len(messages))

@@ -26,6 +26,7 @@ from ..logs import get_logger
 from ..message import Message
 from ..message import Outgoing
 from ..outcomes import Outcome
+from ..outcomes import Reject
 from ..registration.consumer import Consumer
 from .context import Handling
 from .result import Result
@@ -110,10 +111,15 @@ class Listener:
         """
         raise NotImplementedError
 
-    def suspected(self, consumer: Consumer, message: Message, dead: bool) -> None:
+    def suspected(
+        self, consumer: Consumer, message: Message, rejected: Reject | None
+    ) -> None:
         """A message that may have killed a process goes to the suspects.
 
-        :param dead: Whether it becomes a dead letter instead.
+        Told in a greenlet of its own.
+
+        :param rejected: The outcome if it becomes a dead letter instead, which has
+            killed too many processes; no attempt is made then, and none is told.
         """
         raise NotImplementedError
 
@@ -178,7 +184,9 @@ class Events:
         self.decided: tuple[
             Callable[[Consumer, Message, Outcome, float], None], ...
         ] = ()
-        self.suspected: tuple[Callable[[Consumer, Message, bool], None], ...] = ()
+        self.suspected: tuple[
+            Callable[[Consumer, Message, Reject | None], None], ...
+        ] = ()
         self.lost: tuple[Callable[[Consumer, Sequence[Message]], None], ...] = ()
         self.connected: tuple[Callable[[str, str], None], ...] = ()
         self.disconnected: tuple[Callable[[str, str, BaseException], None], ...] = ()

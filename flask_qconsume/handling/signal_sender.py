@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from flask import Flask
 
+from ..message import Message
 from ..message import Outgoing
 from ..outcomes import Ack
 from ..outcomes import Drop
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..outcomes import find_kind
+from ..registration.consumer import Consumer
 from . import signals
 from .context import Handling
 from .events import Ending
@@ -46,6 +48,7 @@ class SignalSender:
         self._idle: dict[Listener, tuple[t.Any, ...]] = {
             _Messages(app): (signals.message_received, *_BY_OUTCOME.values()),
             _Failures(app): (signals.message_failed,),
+            _Crashes(app): (signals.message_rejected,),
             _Published(app): (signals.message_published,),
             _Workers(app): workers,
         }
@@ -92,6 +95,18 @@ class _Failures(Listener):
             final=not isinstance(result.outcome, Retry),
             foreseen=result.foreseen,
         )
+
+
+class _Crashes(Listener):
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def suspected(
+        self, consumer: Consumer, message: Message, rejected: Reject | None
+    ) -> None:
+        if rejected is not None:
+            about = {"consumer": consumer, "message": message, "outcome": rejected}
+            send(signals.message_rejected, self._app, **about, error=None)
 
 
 class _Published(Listener):

@@ -27,7 +27,8 @@ message_failed = _signals.signal("message-failed")
 message_handled = _signals.signal("message-handled")
 #: A message will be handled again. ``consumer``, ``message``, ``outcome``, ``error``.
 message_retried = _signals.signal("message-retried")
-#: A message will be a dead letter. ``consumer``, ``message``, ``outcome``, ``error``.
+#: A message will be a dead letter. ``consumer``, ``message``, ``outcome``; ``error``:
+#: ``None`` also if the message has killed its processes, and is not handled again.
 message_rejected = _signals.signal("message-rejected")
 #: A message was dropped on purpose. ``consumer``, ``message``, ``outcome``, ``error``.
 message_dropped = _signals.signal("message-dropped")

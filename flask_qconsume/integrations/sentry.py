@@ -8,7 +8,7 @@
     sentry_sdk.init(dsn="…")
     report_failures(app)
 
-Needs the package ``sentry-sdk``, which no extra installs.
+Needs the package ``sentry-sdk``, which the extra ``sentry`` installs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from ..handling.context import Handling
 from ..handling.events import Ending
 from ..handling.events import Listener
 from ..handling.result import Result
+from ..message import Message
+from ..outcomes import Reject
 from ..outcomes import Retry
+from ..registration.consumer import Consumer
 
 
 def report_failures(
@@ -37,7 +40,8 @@ def report_failures(
     the tags ``consumer``, ``queue``, ``message_id`` and ``attempt``, and the context
     ``message``; so have other events that the handler captures. An error that the app's
     code has foreseen (an error handler returned an outcome, or one was raised) is not
-    reported.
+    reported. A message that has killed its processes, and is a dead letter without
+    another attempt, is an event without an error.
 
     :param app: The app with an initialized ``QConsume``. Call this once for each app,
         before or after ``sentry_sdk.init()``.
@@ -60,7 +64,7 @@ class _Reporter(Listener):
         scopes = contextlib.ExitStack()
         scope = scopes.enter_context(sentry_sdk.isolation_scope())
         scope.clear_breadcrumbs()
-        self._describe(scope, handling)
+        self._describe(scope, handling.consumer, handling.message)
         return lambda result: scopes.close()
 
     def failed(self, handling: Handling, result: Result) -> None:
@@ -76,12 +80,23 @@ class _Reporter(Listener):
         )
         # Some failures are told in another greenlet, which has another scope.
         with sentry_sdk.isolation_scope() as scope:
-            self._describe(scope, handling)
+            self._describe(scope, handling.consumer, handling.message)
             scope.set_tag("final", is_final)
             sentry_sdk.capture_event(event, hint=hint)
 
-    def _describe(self, scope: sentry_sdk.Scope, handling: Handling) -> None:
-        consumer, message = handling.consumer, handling.message
+    def suspected(
+        self, consumer: Consumer, message: Message, rejected: Reject | None
+    ) -> None:
+        if rejected is None:
+            return
+        with sentry_sdk.isolation_scope() as scope:
+            self._describe(scope, consumer, message)
+            scope.set_tag("final", True)
+            sentry_sdk.capture_message(f"Dead letter: {rejected.reason}", "error")
+
+    def _describe(
+        self, scope: sentry_sdk.Scope, consumer: Consumer, message: Message
+    ) -> None:
         scope.set_transaction_name(consumer.name, source="task")
         scope.set_tag("consumer", consumer.name)
         scope.set_tag("queue", message.queue)

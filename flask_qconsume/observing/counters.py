@@ -101,10 +101,12 @@ class Counters(Listener):
         if isinstance(result.outcome, Reject):
             self._rejected[id(handling.message)] = error
 
-    def suspected(self, consumer: Consumer, message: Message, dead: bool) -> None:
+    def suspected(
+        self, consumer: Consumer, message: Message, rejected: Reject | None
+    ) -> None:
         """Count a suspect, or its end as a dead letter."""
         mine = self._get_consumer(consumer.name)
-        if dead:
+        if rejected is not None:
             mine.count_error(DEAD_LETTERS, "Crash")
         else:
             mine.count(SUSPECTS)

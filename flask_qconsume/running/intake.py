@@ -11,14 +11,18 @@ from ..broker.link import Lane
 from ..handling.context import about
 from ..handling.events import tell
 from ..logs import get_logger
+from ..message import Message
+from ..outcomes import Reject
 from ..text import escape
+from .greenlets import ProtectedGreenlet
 from .handlers import Handlers
 from .redeliveries import RedeliveryMemory
 from .settler import Settler
 from .subscription_context import SubscriptionContext
 from .suspects import triage
 
-logger = get_logger("flask_qconsume.subscription")
+#: The logger of all lines about what becomes of a message.
+logger = get_logger("flask_qconsume.dispatch")
 
 
 class Intake:
@@ -71,19 +75,27 @@ class Intake:
         return False
 
     def _forward_suspect(self, forward: Forward) -> None:
-        message, is_dead = forward.delivery.message, forward.lane is Lane.DEAD
+        message, rejected = forward.delivery.message, None
         self._context.counts["suspect"] += 1
-        if is_dead:
+        if forward.lane is Lane.DEAD:
+            rejected = Reject(forward.headers[headers.REASON])
             with about(self._context.consumer, message):
                 logger.error(
                     "%s: message %s is a dead letter: %s",
                     self._context.name,
                     escape(message.id),
-                    forward.headers[headers.REASON],
+                    rejected.reason,
                 )
         self._settler.forward(forward)
         if self._events.suspected:
-            tell(self._events.suspected, self._context.consumer, message, is_dead)
+            # In another greenlet: this one reads from the broker, and the app's code
+            # that is called may wait.
+            ProtectedGreenlet.spawn(self._tell_suspected, message, rejected)
+
+    def _tell_suspected(self, message: Message, rejected: Reject | None) -> None:
+        consumer = self._context.consumer
+        with about(consumer, message):
+            tell(self._events.suspected, consumer, message, rejected)
 
     def _to_dead_letters(self, delivery: Delivery) -> Forward:
         kept = dict(delivery.message.headers)

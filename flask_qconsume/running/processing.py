@@ -34,7 +34,8 @@ from .settler import Settler
 from .subscription_context import SubscriptionContext
 from .time_limits import TimeLimits
 
-logger = get_logger("flask_qconsume.subscription")
+#: The logger of all lines about what becomes of a message.
+logger = get_logger("flask_qconsume.dispatch")
 
 #: Retries with a shorter delay, in seconds, are held in this process, since brokers
 #: delay messages in coarser steps.

@@ -24,6 +24,9 @@ from flask_qconsume.running import processing
 from flask_qconsume.running.worker import Worker
 from tests.apps import make_app
 
+from ..running.conftest import Bench
+from ..running.conftest import bench as bench
+from ..running.outage import publish_killer
 from ..waiting import wait_for
 
 
@@ -242,12 +245,27 @@ def test_an_abandoned_handler_is_reported_with_its_message(
     workers.append(Worker(app))
     workers[0].start()
 
-    def find() -> list[dict[str, t.Any]]:
-        return [event for event in sent.events if "exception" in event]
-
-    wait_for(find)
+    wait_for(lambda: sent.events)
     release.set()
     wait_for(lambda: workers[0].busy == 0)
-    (event,) = find()
+    (event,) = sent.events
     assert event["exception"]["values"][-1]["type"] == "HandlerTimeout"
     assert event["tags"]["message_id"] == id
+
+
+@pytest.mark.parametrize("only_final", [False, True])
+def test_a_message_that_kills_its_processes_is_reported(
+    sent: Sent, bench: Bench, only_final: bool
+) -> None:
+    """It becomes a dead letter without a further attempt, so there is no error."""
+    bench.qconsume.add_consumer("billing", fail, name="bill")
+    published = publish_killer(bench, "billing")
+    report_failures(bench.app, only_final=only_final)
+    bench.start()
+    wait_for(lambda: sent.events and bench.dead("billing"))
+    (event,) = sent.events
+    assert event["message"].startswith("Dead letter: its process died 2 times")
+    assert event["level"] == "error"
+    assert event["tags"]["message_id"] == published
+    assert event["tags"]["final"] is True
+    assert event["transaction"] == "bill"

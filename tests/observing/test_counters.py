@@ -231,8 +231,8 @@ def test_suspects_and_crashes_are_counted(
     counting: Counting, consumer: Consumer
 ) -> None:
     message = Message(b"", "bill")
-    for dead in (False, False, True):
-        counting.counters.suspected(consumer, message, dead)
+    for rejected in (None, None, Reject("it kills")):
+        counting.counters.suspected(consumer, message, rejected)
     samples = counting.scrape()
     assert samples["qconsume_suspects_total", ("bill",)] == 2
     assert samples["qconsume_dead_letters_total", ("bill", "Crash")] == 1

@@ -17,6 +17,7 @@ from flask_qconsume.broker.topology import QueuePlan
 from flask_qconsume.brokers.memory import Memory
 from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.errors import BrokerUnavailable
+from flask_qconsume.running.suspects import forward_to_suspects
 
 from .conftest import Bench
 
@@ -106,3 +107,19 @@ def play_outages(bench: Bench) -> Outage:
     broker = Outage(consumers.settings, consumers.topology)
     consumers._broker.made = broker
     return broker
+
+
+def publish_killer(bench: Bench, queue: str) -> str:
+    """Publish a message that has killed as many processes as it may; return its id."""
+    broker = play_outages(bench)
+    plan = bench.consumers.topology.queue(queue)
+    published = bench.publish(queue, "killer")
+    for lane in (Lane.MAIN, Lane.SUSPECTS):
+        link: t.Any = broker.connect(plan, lane, 1)
+        (delivery,) = link.read(1)
+        if lane is Lane.MAIN:
+            link.forward([forward_to_suspects(delivery, deaths=1)])
+            link.close()
+        else:
+            link.cut()
+    return published

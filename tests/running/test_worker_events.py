@@ -14,6 +14,7 @@ from flask_qconsume import HandlerTimeout
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import current_message
+from flask_qconsume import signals
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.broker.link import Link
 from flask_qconsume.handling.events import Events
@@ -32,6 +33,7 @@ from ..waiting import hang
 from ..waiting import wait_for
 from .conftest import Bench
 from .outage import play_outages
+from .outage import publish_killer
 
 
 @pytest.fixture
@@ -203,21 +205,30 @@ PROBLEMS = {"problem_began", "problem_ended"}
 def test_a_suspect_and_its_death_are_told(bench: Bench, recorder: Recorder) -> None:
     """The message has killed a process as a suspect, and now kills a second one."""
     bench.qconsume.add_consumer("billing", handle, name="bill")
-    broker = play_outages(bench)
-    plan = bench.consumers.topology.queue("billing")
-    bench.publish("billing", "killer")
-    for lane in (Lane.MAIN, Lane.SUSPECTS):
-        link: t.Any = broker.connect(plan, lane, 1)
-        (delivery,) = link.read(1)
-        if lane is Lane.MAIN:
-            link.forward([forward_to_suspects(delivery, deaths=1)])
-            link.close()
-        else:
-            link.cut()
+    publish_killer(bench, "billing")
     bench.start()
     wait_for(lambda: recorder("settled"))
     assert recorder("suspected", "decided") == [("suspected", "bill", True)]
     assert recorder("settled") == [("settled", "bill", "dead-letter", 1, [None])]
+
+
+def test_a_message_that_kills_its_processes_is_rejected_without_an_attempt(
+    bench: Bench,
+) -> None:
+    bench.qconsume.add_consumer("billing", handle, name="bill")
+    published = publish_killer(bench, "billing")
+    heard: list[t.Any] = []
+
+    def hear(sender: t.Any, message: t.Any, outcome: t.Any, **extra: t.Any) -> None:
+        heard.append((sender, message.id, current_message.id, outcome, extra["error"]))
+
+    with signals.message_rejected.connected_to(hear, bench.app):
+        bench.start()
+        wait_for(lambda: heard)
+    ((sender, given, current, outcome, error),) = heard
+    assert (sender, given, current) == (bench.app, published, published)
+    assert "its process died 2 times" in outcome.reason
+    assert error is None
 
 
 def test_a_refused_forward_is_told_with_its_reason_and_once_more(
