@@ -49,10 +49,10 @@ class Recorder(Listener):
         self._record("failed", handling.message.attempt, type(result.error))
 
     def decided(
-        self, consumer: t.Any, message: t.Any, outcome: t.Any, seconds: float
+        self, consumer: t.Any, message: t.Any, result: t.Any, seconds: float
     ) -> None:
         assert 0 <= seconds < 60
-        self._record("decided", consumer.name, message.attempt, type(outcome))
+        self._record("decided", consumer.name, message.attempt, type(result.outcome))
 
     def suspected(self, consumer: t.Any, message: t.Any, rejected: t.Any) -> None:
         self._record("suspected", consumer.name, rejected is not None)

@@ -25,7 +25,6 @@ from ..errors import Interrupted
 from ..logs import get_logger
 from ..message import Message
 from ..message import Outgoing
-from ..outcomes import Outcome
 from ..outcomes import Reject
 from ..registration.consumer import Consumer
 from .context import Handling
@@ -101,12 +100,13 @@ class Listener:
         raise NotImplementedError
 
     def decided(
-        self, consumer: Consumer, message: Message, outcome: Outcome, seconds: float
+        self, consumer: Consumer, message: Message, result: Result, seconds: float
     ) -> None:
         """A worker knows what becomes of a message: once for each attempt.
 
         Not told for an attempt that a stop interrupts, since it does not count.
 
+        :param result: The outcome, and the error that led to it.
         :param seconds: How long the attempt took, hooks included.
         """
         raise NotImplementedError
@@ -182,7 +182,7 @@ class Events:
         self.received: tuple[Callable[[Consumer, Sequence[Message]], None], ...] = ()
         self.failed: tuple[Callable[[Handling, Result], None], ...] = ()
         self.decided: tuple[
-            Callable[[Consumer, Message, Outcome, float], None], ...
+            Callable[[Consumer, Message, Result, float], None], ...
         ] = ()
         self.suspected: tuple[
             Callable[[Consumer, Message, Reject | None], None], ...

@@ -18,7 +18,6 @@ from ..handling.result import Result
 from ..message import Message
 from ..message import Outgoing
 from ..outcomes import Ack
-from ..outcomes import Outcome
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
@@ -51,8 +50,6 @@ class Counters(Listener):
         self._consumers: dict[str, ConsumerCounters] = {}
         self._publisher: PublisherCounters | None = None
         self._errors = ErrorNames()
-        #: The errors of rejected messages until their outcome is told, by message.
-        self._rejected: dict[int, str] = {}
         #: Subscriptions that have been connected.
         self._connected: set[str] = set()
         self._lock = threading.Lock()
@@ -71,11 +68,12 @@ class Counters(Listener):
             mine.add_up()
 
     def decided(
-        self, consumer: Consumer, message: Message, outcome: Outcome, seconds: float
+        self, consumer: Consumer, message: Message, result: Result, seconds: float
     ) -> None:
         """Note an attempt and its times."""
         name = consumer.name
         mine = self._consumers.get(name) or self._get_consumer(name)
+        outcome = result.outcome
         kind = outcome.__class__
         if kind is not Ack:
             mine.add_up()
@@ -90,16 +88,14 @@ class Counters(Listener):
         if kind is not Ack:
             mine.add_up(outcome)
             if isinstance(outcome, Reject):
-                error = self._rejected.pop(id(message), Reject.__name__)
-                mine.count_error(DEAD_LETTERS, self._errors.limit(error))
+                cls = Reject if result.error is None else type(result.error)
+                mine.count_error(DEAD_LETTERS, self._errors.limit(cls.__name__))
 
     def failed(self, handling: Handling, result: Result) -> None:
-        """Count an error; remember it if the message becomes a dead letter."""
+        """Count an error."""
         error = type(result.error).__name__
         mine = self._get_consumer(handling.consumer.name)
         mine.count_error(FAILURES, self._errors.limit(error))
-        if isinstance(result.outcome, Reject):
-            self._rejected[id(handling.message)] = error
 
     def suspected(
         self, consumer: Consumer, message: Message, rejected: Reject | None

@@ -21,7 +21,6 @@ from ..handling.result import Result
 from ..logs import get_logger
 from ..message import Message
 from ..outcomes import Ack
-from ..outcomes import Outcome
 from ..outcomes import Reject
 from ..outcomes import Retry
 from ..registration.consumer import Consumer
@@ -174,11 +173,11 @@ class Processing:
         message = delivery.message  # Replaced by the next attempt's, for some retries.
         self._settle(delivery, result)
         if self._events.decided:
-            self._tell_decided(message, result.outcome, time.monotonic() - began)
+            self._tell_decided(message, result, time.monotonic() - began)
 
-    def _tell_decided(self, message: Message, outcome: Outcome, seconds: float) -> None:
+    def _tell_decided(self, message: Message, result: Result, seconds: float) -> None:
         # The settlement is scheduled already, so that no listener can prevent it.
-        tell(self._events.decided, self._consumer, message, outcome, seconds)
+        tell(self._events.decided, self._consumer, message, result, seconds)
 
     def _settle(self, delivery: Delivery, result: Result) -> None:
         outcome = result.outcome

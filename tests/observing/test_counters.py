@@ -8,14 +8,18 @@ import typing as t
 
 import pytest
 from flask import Flask
+from gevent.event import Event
 
 from flask_qconsume import Drop
+from flask_qconsume import HandlerTimeout
 from flask_qconsume import Message
 from flask_qconsume import QConsume
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import Unroutable
+from flask_qconsume.broker.link import Link
 from flask_qconsume.extension import get_app_consumers
+from flask_qconsume.handling.result import Result
 from flask_qconsume.observing.counters import Counters
 from flask_qconsume.observing.error_names import MAX_NAMES
 from flask_qconsume.observing.metrics import Metrics
@@ -23,6 +27,7 @@ from flask_qconsume.observing.metrics import get_metrics
 from flask_qconsume.outcomes import Ack
 from flask_qconsume.outcomes import Outcome
 from flask_qconsume.registration.consumer import Consumer
+from flask_qconsume.running import processing
 
 from ..running.conftest import Bench
 from ..waiting import wait_for
@@ -73,7 +78,7 @@ class Counting:
     ) -> None:
         published = None if age is None else time.time() - age
         message = Message(b"", "bill", timestamp=published, attempt=attempt)
-        self.counters.decided(self._consumer, message, outcome, seconds)
+        self.counters.decided(self._consumer, message, Result(outcome), seconds)
 
     def settle(self, *errors: Exception | None) -> None:
         end = self.counters.settling(self._consumer, "ack", [])
@@ -236,6 +241,35 @@ def test_suspects_and_crashes_are_counted(
     samples = counting.scrape()
     assert samples["qconsume_suspects_total", ("bill",)] == 2
     assert samples["qconsume_dead_letters_total", ("bill", "Crash")] == 1
+
+
+def test_a_handler_that_is_abandoned_at_its_time_limit_is_counted_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
+    release, ended = Event(), Event()
+
+    @bench.qconsume.consumer("bill", timeout=0.05, retry={"max_attempts": 1})
+    def bill(body: str) -> None:
+        while not release.is_set():
+            try:
+                release.wait()
+            except HandlerTimeout:
+                continue
+        ended.set()
+
+    worker = bench.start()
+    bench.publish("bill")
+    wait_for(lambda: bench.dead("bill"))
+    release.set()
+    assert ended.wait(10)
+    assert worker.stop()
+    samples = scrape(metrics_of(bench.app))
+    assert select(samples, "qconsume_messages_total") == {("bill", "reject"): 1}
+    for name in ("failures", "dead_letters"):
+        found = select(samples, f"qconsume_{name}_total")
+        assert found == {("bill", "HandlerTimeout"): 1}
 
 
 def test_only_later_connections_of_a_subscription_are_reconnects(

@@ -108,7 +108,7 @@ def test_metrics_and_ledger_differ_by_what_a_killed_process_had_in_hand(
 
 @pytest.mark.broker
 @pytest.mark.process
-def test_one_process_answers_for_itself_also_while_it_is_scraped_often(
+def test_one_process_answers_for_itself_in_both_formats(
     deployment: Deployment,
 ) -> None:
     run = deployment.start()
