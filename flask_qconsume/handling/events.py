@@ -10,8 +10,9 @@ without a listener costs one look at a tuple::
 
 Listeners are called in the greenlet or thread in which the event happens. They must not
 wait. If one raises an exception, also ``SystemExit`` and the like, the exception is
-logged, and changes nothing else. Only :class:`~.errors.Interrupted` passes, which a
-worker's stop throws into handlers: it may arrive while a listener runs.
+logged, and changes nothing else. Only what a worker throws into handlers passes, since
+it may arrive while a listener runs that a handler's publish has called:
+:class:`~.errors.Interrupted` and :class:`~.errors.HandlerTimeout`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
 
+from ..errors import HandlerTimeout
 from ..errors import Interrupted
 from ..logs import get_logger
 from ..message import Message
@@ -31,6 +33,9 @@ from .context import Handling
 from .result import Result
 
 logger = get_logger("flask_qconsume.events")
+
+#: What a worker throws into handlers.
+_CUTS = (Interrupted, HandlerTimeout)
 
 #: Called at the end of something that lasts, with its result; with ``None`` if a stop
 #: interrupted the handler meanwhile.
@@ -81,7 +86,7 @@ class Listener:
 
         :returns: A function to call with a list that has, for each message, ``None`` if
             it was confirmed, or its error; with ``None`` in place of the list if a stop
-            interrupted a listener, so that nothing was sent.
+            or a time limit cut off a listener, so that nothing was sent.
         """
         raise NotImplementedError
 
@@ -214,12 +219,13 @@ def tell(listeners: Sequence[Callable[..., object]], *arguments: t.Any) -> list[
 
     :raises Interrupted: if a worker's stop interrupts the handler that runs here. The
         functions to call at the end were called then.
+    :raises HandlerTimeout: if its time limit ends now; likewise.
     """
     endings: list[Ending] = []
     for listener in listeners:
         try:
             ending = listener(*arguments)
-        except Interrupted:
+        except _CUTS:
             tell_end(endings, None)
             raise
         except BaseException as error:
@@ -234,11 +240,12 @@ def tell_end(endings: Sequence[Ending], result: t.Any) -> None:
     """Call the functions that :func:`tell` has returned, all of them in any case.
 
     :raises Interrupted: if a worker's stop interrupts the handler that runs here.
+    :raises HandlerTimeout: if its time limit ends now.
     """
     for place, ending in enumerate(endings):
         try:
             ending(result)
-        except Interrupted:
+        except _CUTS:
             tell_end(endings[place + 1 :], result)
             raise
         except BaseException as error:
@@ -255,7 +262,7 @@ def _log_failure(function: Callable[..., object], error: BaseException) -> None:
         logger.error(
             "%s raised an exception, which changes nothing else.", name, exc_info=error
         )
-    except Interrupted:
+    except _CUTS:
         raise
     except BaseException:
         pass  # Logging itself raised, so nothing can be reported.

@@ -137,7 +137,7 @@ class Counters(Listener):
         began = time.monotonic()
 
         def end(errors: Sequence[BaseException | None] | None) -> None:
-            # Without errors, a stop has interrupted the publish before it began.
+            # Without a list, a stop or a time limit came before anything was sent.
             if errors is not None:
                 mine.count(errors, time.monotonic() - began)
 

@@ -28,7 +28,6 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace import Tracer
 from opentelemetry.trace import set_span_in_context
 
-from ..errors import Interrupted
 from ..handling.context import Handling
 from ..handling.events import Ending
 from ..handling.events import Events
@@ -144,7 +143,7 @@ def _end_publish(
     detach(token)
     failed = [error for error in errors or () if error is not None]
     if errors is None:
-        set_error(span, name_class(Interrupted()))
+        set_error(span, "interrupted", "A stop or a time limit came before sending.")
     elif failed:
         set_error(span, name_class(failed[0]), shorten_text(failed[0]))
     span.end()

@@ -10,11 +10,13 @@ from opentelemetry import baggage
 from opentelemetry import trace
 from opentelemetry.context import attach
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace import StatusCode
 
 from flask_qconsume import Drop
+from flask_qconsume import HandlerTimeout
 from flask_qconsume import InvalidMessage
 from flask_qconsume import Reject
 from flask_qconsume import Retry
@@ -455,10 +457,37 @@ def test_a_publish_that_a_stop_prevents_ends_its_span(
     bench.consumers.events.add(Waits())
     wait_for(lambda: waits)
     bench.workers[0].stop(timeout=0)
-    assert (spans.one("publish qconsume:paid").attributes or {})["error.type"] == (
-        "flask_qconsume.errors.Interrupted"
-    )
+    publish = spans.one("publish qconsume:paid")
+    assert (publish.attributes or {})["error.type"] == "interrupted"
     assert "raised an exception" not in caplog.text
+
+
+def test_a_time_limit_ends_a_handler_while_its_publish_is_traced(
+    bench: Bench, spans: Spans
+) -> None:
+    """For example, while a ``SimpleSpanProcessor`` waits for a collector."""
+    ends: list[t.Any] = []
+
+    class Waits(SpanProcessor):
+        def on_end(self, span: t.Any) -> None:
+            if span.name == "publish qconsume:paid":
+                hang()
+
+    @bench.qconsume.consumer("bill", timeout=0.1, retry={"max_attempts": 1})
+    def bill(body: t.Any) -> None:
+        try:
+            bench.publish("paid", 1)
+            ends.append("published")
+        except HandlerTimeout as error:
+            ends.append(error)
+            raise
+
+    spans.provider.add_span_processor(Waits())
+    bench.qconsume.add_consumer("paid", lambda body: None, name="paid")
+    bench.start()
+    bench.publish("bill", 1)
+    wait_for(lambda: ends and bench.dead("bill"))
+    assert [type(each) for each in ends] == [HandlerTimeout]
 
 
 def test_an_sdk_that_is_switched_off_counts_as_none(
