@@ -120,6 +120,14 @@ def _import_tracing(settings: Settings) -> ModuleType | None:
                 "'QCONSUME_TRACING' needs a package that is not installed"
                 f" ({error}). Install it by: pip install 'Flask-QConsume[otel]'"
             ) from error
+        if not isinstance(error, ModuleNotFoundError):
+            logger.warning(
+                "OpenTelemetry is installed, but there are no traces, since this"
+                " version of it does not fit: %s. Install another one by: pip install"
+                " --upgrade 'Flask-QConsume[otel]'. Without traces, set"
+                " 'QCONSUME_TRACING' to False.",
+                error,
+            )
         return None
     return tracing
 

@@ -13,9 +13,9 @@ import typing as t
 from collections.abc import Sequence
 from contextvars import Token
 
+from opentelemetry import context as api_context
 from opentelemetry import propagate
 from opentelemetry import trace
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.context import Context
 from opentelemetry.context import attach
 from opentelemetry.context import detach
@@ -58,6 +58,13 @@ from .trace_headers import write_context
 #: The key of the context of a message's process span, in the message's attributes.
 _SPAN = "_opentelemetry_span"
 
+#: The keys that keep instrumentations of clients silent. The first one has no public
+#: name, so a later version of the API may lack it.
+_PLAIN_SUPPRESS_KEY = "suppress_instrumentation"
+_SUPPRESS_KEY: str = getattr(
+    api_context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_SUPPRESS_KEY
+)
+
 _PREVIOUS_ATTEMPT = {LINK: "previous attempt"}
 
 
@@ -77,8 +84,8 @@ def suppress_instrumentations(context: Context | None = None) -> Context:
     A client's span for a publish would tell the same as ours.
     """
     # Older instrumentations look at the plain key.
-    plain = set_value("suppress_instrumentation", True, context)
-    return set_value(_SUPPRESS_INSTRUMENTATION_KEY, True, plain)
+    plain = set_value(_PLAIN_SUPPRESS_KEY, True, context)
+    return set_value(_SUPPRESS_KEY, True, plain)
 
 
 def suppress_clients() -> None:
@@ -96,7 +103,7 @@ class PublishTracer(Listener):
 
     def publishing(self, messages: Sequence[Outgoing]) -> Ending | None:
         """Start a span, and make it current until the messages are confirmed."""
-        if not messages or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+        if not messages or get_value(_SUPPRESS_KEY):
             return None
         if len(messages) == 1:
             span = self._start_one(messages[0])

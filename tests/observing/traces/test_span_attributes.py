@@ -154,6 +154,32 @@ def test_a_missing_package_is_an_error_only_if_traces_are_asked_for() -> None:
     assert line.endswith("pip install 'Flask-QConsume[otel]'")
 
 
+UNFIT = """
+import opentelemetry.context
+del opentelemetry.context.%s
+from flask import Flask
+from flask_qconsume import QConsume
+
+app = Flask("shop")
+app.config["QCONSUME_BROKER_URL"] = "memory://"
+QConsume(app)
+print("qconsume_tracing" in app.extensions)
+"""
+
+
+@pytest.mark.process
+def test_a_version_of_the_api_that_does_not_fit_is_told_in_the_log() -> None:
+    done = run_script(UNFIT % "attach")
+    assert done.stdout == "False\n"
+    assert "this version of it does not fit" in done.stderr
+
+
+@pytest.mark.process
+def test_a_name_of_the_api_that_is_not_public_may_be_missing() -> None:
+    done = run_script(UNFIT % "_SUPPRESS_INSTRUMENTATION_KEY")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_nothing_listens_where_tracing_is_off() -> None:
     app = make_app_with_bill()
     assert app.extensions["qconsume"].events.publishing == ()
