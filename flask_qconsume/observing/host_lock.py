@@ -27,7 +27,9 @@ class HostLock:
         :raises OSError: if the file cannot be created.
         """
         if self._descriptor is not None:
-            return True
+            if self._is_in_place(self._descriptor):
+                return True
+            self.release()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,6 +40,13 @@ class HostLock:
             raise
         self._descriptor = descriptor
         return True
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Return whether the file is the one that other processes try to lock."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Release the lock, if this process holds it.

@@ -21,6 +21,7 @@ import pathlib
 import secrets
 import time
 import typing as t
+import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -40,6 +41,7 @@ from .value_file import read_values
 
 _SUMS = "sums.json"
 _LOCK = "lock"
+_ORIGIN = "origin"
 _SUMS_VERSION = 1
 
 #: How often a reader begins again because the sums were replaced.
@@ -56,6 +58,20 @@ class ProcessGauges(t.NamedTuple):
     #: When the process wrote them, in seconds since 1970.
     time: float
     series: list[Series]
+
+
+class Origin(t.NamedTuple):
+    """The identity of counts that are added up, and their beginning."""
+
+    #: A random UUID.
+    id: str
+    #: When the counts were 0, in seconds since 1970.
+    began: float
+
+    @classmethod
+    def create(cls) -> Origin:
+        """Create the origin of counts that begin now."""
+        return cls(str(uuid.uuid4()), time.time())
 
 
 class Snapshot(t.NamedTuple):
@@ -104,6 +120,24 @@ class MetricFolder:
     def has_living_processes(self) -> bool:
         """Return whether a process that counts here still lives."""
         return any(map(_is_alive, self._list_values()))
+
+    def identify(self) -> Origin:
+        """Return the origin of the folder's counts, which all its processes share.
+
+        :raises OSError: if there is no folder, or it cannot be written.
+        """
+        # The first process has created the file, and nothing is ever written to it.
+        with open(self.path / _LOCK, "ab") as lock:
+            began = os.fstat(lock.fileno()).st_mtime
+        path = self.path / _ORIGIN
+        if not path.exists():
+            new = path.with_name(f"{_ORIGIN}.{secrets.token_hex(4)}{NEW}")
+            new.write_text(Origin.create().id)
+            # Another process may have created the file meanwhile.
+            with contextlib.suppress(FileExistsError):
+                os.link(new, path)
+            new.unlink()
+        return Origin(path.read_text(), began)
 
     # -- reading ----------------------------------------------------------------------
 

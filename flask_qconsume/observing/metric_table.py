@@ -31,6 +31,9 @@ class Metric(t.NamedTuple):
     #: The names of its labels, in the order of the values of :class:`.Series`.
     labels: tuple[str, ...]
     help: str
+    #: The unit in UCUM's notation, such as ``s`` or ``{message}``; empty for a number
+    #: without one. In a name, ``s`` is spelled ``seconds``.
+    unit: str
     #: The upper bounds of a histogram's buckets, without the infinite one.
     buckets: tuple[float, ...] = ()
     #: True for a gauge that each process has: shown with the label ``pid``, if several
@@ -38,22 +41,23 @@ class Metric(t.NamedTuple):
     per_process: bool = False
 
 
-def _counter(name: str, labels: tuple[str, ...], help: str) -> Metric:
-    return Metric(f"qconsume_{name}_total", "counter", labels, help)
+def _counter(name: str, labels: tuple[str, ...], unit: str, help: str) -> Metric:
+    return Metric(f"qconsume_{name}_total", "counter", labels, help, unit)
 
 
 def _histogram(
     name: str, labels: tuple[str, ...], buckets: tuple[float, ...], help: str
 ) -> Metric:
-    return Metric(f"qconsume_{name}_seconds", "histogram", labels, help, buckets)
+    return Metric(f"qconsume_{name}_seconds", "histogram", labels, help, "s", buckets)
 
 
-def _worker_gauge(name: str, labels: tuple[str, ...], help: str) -> Metric:
-    return Metric(f"qconsume_{name}", "gauge", labels, help, per_process=True)
+def _worker_gauge(name: str, labels: tuple[str, ...], unit: str, help: str) -> Metric:
+    return Metric(f"qconsume_{name}", "gauge", labels, help, unit, per_process=True)
 
 
-def _queue_gauge(name: str, help: str) -> Metric:
-    return Metric(f"qconsume_queue_{name}", "gauge", ("consumer", "queue"), help)
+def _queue_gauge(name: str, unit: str, help: str) -> Metric:
+    labels = ("consumer", "queue")
+    return Metric(f"qconsume_queue_{name}", "gauge", labels, help, unit)
 
 
 CONSUMER = ("consumer",)
@@ -61,11 +65,13 @@ CONSUMER = ("consumer",)
 MESSAGES = _counter(
     "messages",
     ("consumer", "outcome"),
+    "{attempt}",
     "Attempts that a worker has decided, by outcome: ack, retry, reject or drop.",
 )
 FAILURES = _counter(
     "failures",
     ("consumer", "error"),
+    "{attempt}",
     "Attempts that failed with an error, by the name of the error's class. Each process"
     " names at most 50 classes; the rest are counted as 'other'. Processes that have"
     " ended name at most 200 together.",
@@ -73,6 +79,7 @@ FAILURES = _counter(
 DEAD_LETTERS = _counter(
     "dead_letters",
     ("consumer", "error"),
+    "{message}",
     "Messages that became dead letters, by the name of the error's class, which is"
     " bounded in the same way. It is 'Reject' if the app's code rejected a message"
     " without an error, and 'Crash' if a message has crashed its processes.",
@@ -80,17 +87,22 @@ DEAD_LETTERS = _counter(
 SUSPECTS = _counter(
     "suspects",
     CONSUMER,
+    "{message}",
     "Messages that were moved to the suspects, since a process may have crashed while"
     " it handled them.",
 )
 STALE_SETTLEMENTS = _counter(
     "stale_settlements",
     CONSUMER,
+    "{message}",
     "Handled messages whose connection was lost before they were settled; the broker"
     " delivers them again.",
 )
 SETTLEMENT_ERRORS = _counter(
-    "settlement_errors", CONSUMER, "Failed attempts to settle a handled message."
+    "settlement_errors",
+    CONSUMER,
+    "{attempt}",
+    "Failed attempts to settle a handled message.",
 )
 HANDLER_SECONDS = _histogram(
     "handler",
@@ -115,6 +127,7 @@ END_TO_END_SECONDS = _histogram(
 PUBLISHED = _counter(
     "published",
     ("outcome",),
+    "{message}",
     "Messages that the app has published, by outcome: confirmed or failed.",
 )
 CONFIRM_SECONDS = _histogram(
@@ -124,11 +137,15 @@ CONFIRM_SECONDS = _histogram(
     "Time from a call of 'publish' or 'publish_many' to its last confirmation.",
 )
 RECONNECTS = _counter(
-    "reconnects", CONSUMER, "Connections that were opened again after a loss."
+    "reconnects",
+    CONSUMER,
+    "{connection}",
+    "Connections that were opened again after a loss.",
 )
 HUB_BLOCKED_SECONDS = _counter(
     "hub_blocked_seconds",
     (),
+    "s",
     "Time for which gevent's event loop was blocked: the delays of a timer that is due"
     " twice a second, as far as they are 0.1 s or more.",
 )
@@ -136,61 +153,83 @@ HUB_BLOCKED_SECONDS = _counter(
 CONNECTED = _worker_gauge(
     "connected",
     CONSUMER,
+    "",
     "1 if the consumer is connected to its queue and to its suspects, else 0.",
 )
-IN_FLIGHT = _worker_gauge("in_flight", CONSUMER, "Messages that are being handled.")
+IN_FLIGHT = _worker_gauge(
+    "in_flight", CONSUMER, "{message}", "Messages that are being handled."
+)
 PREFETCHED = _worker_gauge(
     "prefetched",
     CONSUMER,
+    "{message}",
     "Messages that were received, and wait in the worker for their handler.",
 )
 HUB_LATENCY_SECONDS = _worker_gauge(
     "hub_latency_seconds",
     (),
+    "s",
     "How late gevent's event loop ran a timer that was due in the last half second, or"
     " for how long a timer is overdue.",
 )
 WEB_SHARE = _worker_gauge(
     "web_share",
     (),
+    "",
     "Part of the time, from 0 to 1, in which no messages are started, since web"
     " requests in the same process have priority.",
 )
-LIVE = _worker_gauge("live", (), "1 unless the process should be restarted, else 0.")
-READY = _worker_gauge("ready", (), "1 if all consumers are connected, else 0.")
+LIVE = _worker_gauge(
+    "live", (), "", "1 unless the process should be restarted, else 0."
+)
+READY = _worker_gauge("ready", (), "", "1 if all consumers are connected, else 0.")
 PROBLEMS = _worker_gauge(
-    "problems", ("kind",), "Problems that the health checks show, by kind."
+    "problems", ("kind",), "{problem}", "Problems that the health checks show, by kind."
 )
 WORKER_INFO = _worker_gauge(
     "worker_info",
     ("version", "python", "broker"),
+    "",
     "Always 1; its labels describe the worker.",
 )
 
 QUEUE_READY = _queue_gauge(
-    "ready", "Messages that wait in the queue; on Kafka, also those being handled."
+    "ready",
+    "{message}",
+    "Messages that wait in the queue; on Kafka, also those being handled.",
 )
 QUEUE_DELAYED = _queue_gauge(
     "delayed",
+    "{message}",
     "Messages that are held back until they are due: retries and delayed ones.",
 )
 QUEUE_IN_HAND = _queue_gauge(
-    "in_hand", "Messages that workers have fetched and not settled, suspects included."
+    "in_hand",
+    "{message}",
+    "Messages that workers have fetched and not settled, suspects included.",
 )
-QUEUE_SUSPECTS = _queue_gauge("suspects", "Messages that wait as suspects.")
-QUEUE_DEAD_LETTERS = _queue_gauge("dead_letters", "Dead letters of the queue.")
+QUEUE_SUSPECTS = _queue_gauge(
+    "suspects", "{message}", "Messages that wait as suspects."
+)
+QUEUE_DEAD_LETTERS = _queue_gauge(
+    "dead_letters", "{message}", "Dead letters of the queue."
+)
 QUEUE_OLDEST_SECONDS = _queue_gauge(
     "oldest_seconds",
+    "s",
     "Time for which the oldest of the waiting messages has been ready; 0 if no message"
     " waits.",
 )
 QUEUE_LAG = _queue_gauge(
     "lag",
+    "{message}",
     "On Kafka: records behind the offsets that the consumer's group has committed,"
     " without delayed retries.",
 )
 QUEUE_READ_SECONDS = _queue_gauge(
-    "read_seconds", "Time of the last reading of these values, in seconds since 1970."
+    "read_seconds",
+    "s",
+    "Time of the last reading of these values, in seconds since 1970.",
 )
 
 TABLE: tuple[Metric, ...] = (

@@ -8,6 +8,7 @@ and processes that only publish, use it as well.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing as t
@@ -21,6 +22,7 @@ from ..logs import get_logger
 from ..native_threads import run_in_thread
 from ..text import escape
 from .metric_folder import MetricFolder
+from .metric_folder import Origin
 from .metric_folder import ProcessGauges
 from .metric_folder import Snapshot
 from .own_files import OwnFiles
@@ -49,6 +51,7 @@ class _OwnMetrics:
         self.files = files
         self.values = files.values if files is not None else ValueFile()
         self.gauges: dict[str, ProcessGauges] = {}
+        self.origin = Origin.create()
 
 
 class Metrics:
@@ -121,6 +124,14 @@ class Metrics:
         counts, gauges = self._read()
         limit = time.time() - _MAX_GAUGES_AGE_SECONDS
         return Snapshot(counts, [each for each in gauges if each.time > limit])
+
+    def identify(self) -> Origin:
+        """Return the origin of the counts that :meth:`read` returns."""
+        folder = self._find_folder()
+        with contextlib.suppress(OSError):
+            if folder is not None:
+                return folder.identify()
+        return self._own.get().origin
 
     def _read(self) -> Snapshot:
         own = self._own.made

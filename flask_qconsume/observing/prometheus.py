@@ -10,15 +10,12 @@ from __future__ import annotations
 import itertools
 import time
 import typing as t
-from collections.abc import Iterable
 from collections.abc import Iterator
 
 from flask import Flask
 
-from .metric_folder import ProcessGauges
-from .metric_table import BY_NAME
-from .metric_table import TABLE
-from .metric_table import Metric
+from .metric_families import MetricFamily
+from .metric_families import group_by_metric
 from .metrics import Metrics
 from .metrics import get_metrics
 from .series import Series
@@ -47,16 +44,9 @@ class Collector:
 
     def collect(self) -> Iterator[Family]:
         """Yield a family of samples for each metric that has some."""
-        snapshot = self._metrics.read()
-        found: dict[str, list[Series]] = {}
-        for series in filter(_is_known, snapshot.counts):
-            found.setdefault(series.name, []).append(series)
-        for metric in TABLE:
-            if metric.kind == "gauge":
-                pid = self._metrics.folder is not None
-                yield from _make_gauges(metric, snapshot.gauges, pid)
-            elif metric.name in found:
-                yield _make_family(metric, found[metric.name])
+        with_pid = self._metrics.folder is not None
+        for family in group_by_metric(self._metrics.read(), with_pid=with_pid):
+            yield _make_family(family)
 
     def describe(self) -> Iterator[Family]:
         """Yield nothing: a registry then checks no names when this is registered."""
@@ -105,30 +95,22 @@ def _import_encoders() -> dict[str, t.Any]:
     return {_PLAIN: generate_latest, _OPENMETRICS: openmetrics.generate_latest}
 
 
-def _make_family(metric: Metric, found: Iterable[Series]) -> Family:
+def _make_family(family: MetricFamily) -> Family:
     from prometheus_client.core import CounterMetricFamily
+    from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.core import HistogramMetricFamily
 
-    if metric.kind == "counter":
-        counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    metric, labels, found = family
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=labels)
         for series in found:
-            counter.add_metric(series.labels, series.values[0])
-        return counter
-    histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+            histogram.add_metric(series.labels, _cumulate(series), series.values[-1])
+        return histogram
+    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    numbers = make(metric.name, metric.help, labels=labels)
     for series in found:
-        histogram.add_metric(series.labels, _cumulate(series), series.values[-1])
-    return histogram
-
-
-def _is_known(series: Series) -> bool:
-    """Return whether a series fits the table: a process may run another version."""
-    metric = BY_NAME.get(series.name)
-    return (
-        metric is not None
-        and len(series.labels) == len(metric.labels)
-        and series.bounds == metric.buckets
-        and len(series.values) == (len(metric.buckets) + 2 if metric.buckets else 1)
-    )
+        numbers.add_metric(series.labels, series.values[0])
+    return numbers
 
 
 def _cumulate(series: Series) -> list[tuple[str, float]]:
@@ -137,23 +119,3 @@ def _cumulate(series: Series) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, series.bounds), "+Inf"]
     counts = itertools.accumulate(series.values[:-1])
     return list(zip(bounds, counts, strict=True))
-
-
-def _make_gauges(
-    metric: Metric, shown: Iterable[ProcessGauges], with_pid: bool
-) -> Iterator[Family]:
-    from prometheus_client.core import GaugeMetricFamily
-
-    values: dict[tuple[str, ...], float] = {}
-    with_pid = with_pid and metric.per_process
-    for process in sorted(shown, key=lambda each: each.time):
-        for series in process.series:
-            if series.name == metric.name and _is_known(series):
-                own = (str(process.pid),) if with_pid else ()
-                values[series.labels + own] = series.values[0]
-    if values:
-        labels = (*metric.labels, "pid") if with_pid else metric.labels
-        family = GaugeMetricFamily(metric.name, metric.help, labels=labels)
-        for key, value in values.items():
-            family.add_metric(key, value)
-        yield family
