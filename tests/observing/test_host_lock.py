@@ -21,6 +21,18 @@ def test_one_of_two_holds_the_lock(tmp_path: pathlib.Path) -> None:
     two.release()
 
 
+def test_a_deleted_file_is_locked_again(tmp_path: pathlib.Path) -> None:
+    """Else a process that locks the new file would do the same work."""
+    one, two = (HostLock(tmp_path / "lock") for _ in range(2))
+    assert one.acquire()
+    (tmp_path / "lock").unlink()
+    assert two.acquire()
+    assert not one.acquire()
+    two.release()
+    assert one.acquire()
+    one.release()
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         HostLock(tmp_path / "missing" / "lock").acquire()
