@@ -34,6 +34,7 @@ class Point(enum.Enum):
     TEARDOWN = "teardown_message hook"
     HANDLED = "message_handled signal"
     RETRIED = "message_retried signal"
+    FAILED = "message_failed signal"
     REJECTED = "message_rejected signal"
     DROPPED = "message_dropped signal"
     HELD = "held in the worker for a short retry"
@@ -120,6 +121,7 @@ OF_SIGNALS: dict[str, Point] = {
     "message_received": Point.GIVEN,
     "message_handled": Point.HANDLED,
     "message_retried": Point.RETRIED,
+    "message_failed": Point.FAILED,
     "message_rejected": Point.REJECTED,
     "message_dropped": Point.DROPPED,
     "message_published": Point.PUBLISHED,
@@ -278,6 +280,7 @@ def _in_one_step() -> tuple[str, ...]:
 
 
 def _reject_cases() -> Iterator[Case]:
+    yield Case("reject", at(Point.FAILED))
     yield Case("reject", at(Point.REJECTED))
     yield Case("reject", at(Point.BEFORE_DEAD))
     yield Case("reject", at(Point.BEFORE_ACK), 2, 2, _copying())

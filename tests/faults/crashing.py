@@ -259,7 +259,8 @@ def _retry(body: t.Any) -> None:
 
 
 def _reject(body: t.Any) -> None:
-    raise Reject("told to reject")
+    # The error makes the attempt a failed one, with a signal of its own.
+    raise Reject("told to reject") from ValueError("no such task")
 
 
 def _drop(body: t.Any) -> None:
