@@ -28,6 +28,9 @@ if t.TYPE_CHECKING:
     from ..observing.otlp import CreateExporter
     from ..observing.otlp import OtlpSender
 
+#: The key of an app's :class:`.MetricPusher` in ``app.extensions``.
+_KEY = "qconsume_metric_pusher"
+
 #: The SDK's variable for the interval, in milliseconds, and its default.
 _INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
 _INTERVAL_MILLISECONDS = 60_000
@@ -52,7 +55,8 @@ def push_metrics(
     :param interval: Seconds from one push to the next. The default is that of the
         environment variable ``OTEL_METRIC_EXPORT_INTERVAL``, or else 60.
     :raises ConfigurationError: if ``QCONSUME_METRICS`` is not set, the package
-        ``opentelemetry-sdk`` is not installed, or an argument is wrong.
+        ``opentelemetry-sdk`` is not installed, the app's metrics are pushed already, or
+        an argument is wrong.
     """
     consumers, metrics = get_app_consumers(app), get_metrics(app)
     if metrics is None:
@@ -64,7 +68,13 @@ def push_metrics(
         )
     sender = _make_sender(create_exporter)
     seconds = _check_interval(_read_interval() if interval is None else interval)
+    if _KEY in app.extensions:
+        raise ConfigurationError(
+            "The app's metrics are pushed already. Call 'push_metrics' once; a"
+            " Collector can pass them on to several receivers."
+        )
     pusher = MetricPusher(metrics, sender, seconds, make_grpc_cooperative)
+    app.extensions[_KEY] = pusher
     consumers.events.add(pusher)
 
 

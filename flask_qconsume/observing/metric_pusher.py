@@ -27,9 +27,13 @@ from ..first_use import PerProcess
 from ..handling.events import Listener
 from ..logs import get_logger
 from ..message import Outgoing
+from ..native_threads import NativeThread
+from ..native_threads import get_hub_id
 from ..text import escape
 from .host_lock import HostLock
+from .metric_families import MetricFamily
 from .metric_families import group_by_metric
+from .metric_folder import Origin
 from .metrics import Metrics
 
 if t.TYPE_CHECKING:
@@ -41,6 +45,11 @@ logger = get_logger("flask_qconsume.metrics")
 
 #: Seconds that a stop waits for the last push.
 _LAST_PUSH_SECONDS = 2.0
+
+#: Seconds after which it is checked whether a notification was missed.
+_NOTIFICATION_SECONDS = 1.0
+
+T = t.TypeVar("T")
 
 _all: weakref.WeakSet[MetricPusher] = weakref.WeakSet()
 
@@ -137,7 +146,7 @@ class _Pushing:
                 shut_down(exporter)
 
     def _run(self) -> None:
-        while not self._over.wait(self._interval):
+        while not self._wait():
             self._fork_guard.block_if_forked()
             if self._is_holder():
                 self._push()
@@ -146,6 +155,13 @@ class _Pushing:
             self._release()
             if not self._abandoned:
                 self._push()
+
+    def _wait(self) -> bool:
+        """Wait until the next push is due; return whether it is the last one."""
+        try:
+            return self._over.wait(self._interval)
+        except BaseException:  # An app may kill all greenlets that it finds.
+            return self._over.is_set()
 
     def _is_holder(self) -> bool:
         if self._lock is None:
@@ -162,7 +178,7 @@ class _Pushing:
     def _push(self) -> None:
         try:
             sent = self._send()
-        except Exception as error:
+        except BaseException as error:
             self._note_failure(f"{type(error).__name__}: {error}")
         else:
             if sent:
@@ -183,12 +199,36 @@ class _Pushing:
         if self._exporter is None:
             self._exporter = self._sender.create_exporter()
             self._prepare()
+        self._metrics.open()
+        return self._sender.send(self._exporter, *_call_off_hub(self._read))
+
+    def _read(self) -> tuple[list[MetricFamily], Origin, float]:
+        """Read the metrics; return them, their origin, and the time."""
         with_pid = self._metrics.folder is not None
-        snapshot, now = self._metrics.read(), time.time()
-        families = group_by_metric(snapshot, with_pid=with_pid)
-        return self._sender.send(
-            self._exporter, families, self._metrics.identify(), now
-        )
+        families = list(group_by_metric(self._metrics.read(), with_pid=with_pid))
+        return families, self._metrics.identify(), time.time()
+
+
+def _call_off_hub(function: Callable[[], T]) -> T:
+    """Call a function in a native thread, so that greenlets run meanwhile.
+
+    Reading the numbers of 100 consumers takes 20 ms for each process. Without gevent,
+    the function is called in this thread.
+    """
+    if not get_hub_id():
+        return function()
+    found: list[T] = []
+    thread = NativeThread(lambda: found.append(function()), "push")
+    try:
+        thread.start()
+    except RuntimeError:  # Python is shutting down.
+        return function()
+    # A forked child may have read the notification instead.
+    while not thread.join(_NOTIFICATION_SECONDS):
+        pass
+    if thread.error is not None:
+        raise thread.error
+    return found[0]
 
 
 class _PushOutage:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import re
 import time
 import typing as t
 
+import gevent
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.metrics.v1 import metrics_pb2
@@ -215,6 +217,23 @@ def test_a_collector_may_come_later(
     assert len(lines(caplog, logging.WARNING)) == 1
 
 
+def test_an_app_that_kills_all_greenlets_does_not_end_the_pushes(
+    counting: Bench,
+) -> None:
+    counting.qconsume.consumer("bill", name="bill")(print)
+    receiver = MetricReceiver()
+    with receiver.serve() as url:
+        push(counting, url)
+        counting.start()
+        wait_for(lambda: receiver.pushes)
+        found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
+        pushing = [each for each in found if "BackgroundThread" in repr(each)]
+        assert pushing
+        gevent.killall(pushing, block=False)
+        counting.publish("bill", 1)
+        wait_for(functools.partial(find_last, receiver, ACKED, 1))
+
+
 def test_an_exporter_that_cannot_be_created_is_a_warning(
     counting: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,6 +290,10 @@ def test_other_mistakes_are_errors_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="such as its class"):
         push_metrics(make_app(metrics=True), instance)
     instance.shutdown()
+    app = make_app(metrics=True)
+    push_metrics(app, OTLPMetricExporter)
+    with pytest.raises(ConfigurationError, match="pushed already"):
+        push_metrics(app, OTLPMetricExporter)
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "1min")
     with pytest.raises(ConfigurationError, match="milliseconds"):
         push_metrics(make_app(metrics=True), OTLPMetricExporter)
