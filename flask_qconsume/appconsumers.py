@@ -33,6 +33,7 @@ from .errors import QConsumeError
 from .first_use import PerProcess
 from .first_use import fork_safe_property
 from .formats.table import Formats
+from .handling.events import STOPS_AND_LIMITS
 from .handling.events import Events
 from .handling.events import tell
 from .handling.events import tell_end
@@ -221,13 +222,14 @@ class AppConsumers(PublishMethods):
         return [t.cast(str, message.id) for message in messages]
 
     def _publish_and_tell(self, messages: list[Outgoing]) -> list[Exception | None]:
-        endings = tell(self.events.publishing, messages)
+        passing = STOPS_AND_LIMITS
+        endings = tell(self.events.publishing, messages, passing=passing)
         try:
             errors = self._publish(messages)
         except BaseException as error:
-            tell_end(endings, [error] * len(messages))
+            tell_end(endings, [error] * len(messages), passing)
             raise
-        tell_end(endings, errors)
+        tell_end(endings, errors, passing)
         return errors
 
     def _publish(self, messages: list[Outgoing]) -> list[Exception | None]:

@@ -10,9 +10,9 @@ without a listener costs one look at a tuple::
 
 Listeners are called in the greenlet or thread in which the event happens. They must not
 wait. If one raises an exception, also ``SystemExit`` and the like, the exception is
-logged, and changes nothing else. Only what a worker throws into handlers passes, since
-it may arrive while a listener runs that a handler's publish has called:
-:class:`~.errors.Interrupted` and :class:`~.errors.HandlerTimeout`.
+logged, and changes nothing else. Only :class:`~.errors.Interrupted` passes, which a
+worker's stop throws into handlers: it may arrive while a listener runs. So may
+:class:`~.errors.HandlerTimeout` while a handler publishes, which passes then.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from .result import Result
 
 logger = get_logger("flask_qconsume.events")
 
-#: What a worker throws into handlers.
-_CUTS = (Interrupted, HandlerTimeout)
+#: The exceptions that pass through listeners: usually, and while a handler publishes.
+_STOPS: tuple[type[BaseException], ...] = (Interrupted,)
+STOPS_AND_LIMITS = (Interrupted, HandlerTimeout)
 
 #: Called at the end of something that lasts, with its result; with ``None`` if a stop
 #: interrupted the handler meanwhile.
@@ -214,45 +215,57 @@ class Events:
             setattr(self, kind, kept)
 
 
-def tell(listeners: Sequence[Callable[..., object]], *arguments: t.Any) -> list[Ending]:
+def tell(
+    listeners: Sequence[Callable[..., object]],
+    *arguments: t.Any,
+    passing: tuple[type[BaseException], ...] = _STOPS,
+) -> list[Ending]:
     """Call each listener; return the functions to call at the end, the latest first.
+
+    :param passing: The exceptions that are not logged, but raised again.
 
     :raises Interrupted: if a worker's stop interrupts the handler that runs here. The
         functions to call at the end were called then.
-    :raises HandlerTimeout: if its time limit ends now; likewise.
     """
     endings: list[Ending] = []
     for listener in listeners:
         try:
             ending = listener(*arguments)
-        except _CUTS:
-            tell_end(endings, None)
+        except passing:
+            tell_end(endings, None, passing)
             raise
         except BaseException as error:
-            _log_failure(listener, error)
+            _log_failure(listener, error, passing)
         else:
             if ending is not None:
                 endings.insert(0, t.cast(Ending, ending))
     return endings
 
 
-def tell_end(endings: Sequence[Ending], result: t.Any) -> None:
+def tell_end(
+    endings: Sequence[Ending],
+    result: t.Any,
+    passing: tuple[type[BaseException], ...] = _STOPS,
+) -> None:
     """Call the functions that :func:`tell` has returned, all of them in any case.
 
     :raises Interrupted: if a worker's stop interrupts the handler that runs here.
-    :raises HandlerTimeout: if its time limit ends now.
     """
     for place, ending in enumerate(endings):
         try:
             ending(result)
-        except _CUTS:
-            tell_end(endings[place + 1 :], result)
+        except passing:
+            tell_end(endings[place + 1 :], result, passing)
             raise
         except BaseException as error:
-            _log_failure(ending, error)
+            _log_failure(ending, error, passing)
 
 
-def _log_failure(function: Callable[..., object], error: BaseException) -> None:
+def _log_failure(
+    function: Callable[..., object],
+    error: BaseException,
+    passing: tuple[type[BaseException], ...],
+) -> None:
     # Of an ending with fixed arguments only the function's name: the arguments may be a
     # message with its body.
     while isinstance(function, functools.partial):
@@ -262,7 +275,7 @@ def _log_failure(function: Callable[..., object], error: BaseException) -> None:
         logger.error(
             "%s raised an exception, which changes nothing else.", name, exc_info=error
         )
-    except _CUTS:
+    except passing:
         raise
     except BaseException:
         pass  # Logging itself raised, so nothing can be reported.

@@ -22,6 +22,7 @@ from ..outcomes import find_kind
 from ..registration.consumer import Consumer
 from . import signals
 from .context import Handling
+from .events import STOPS_AND_LIMITS
 from .events import Ending
 from .events import Events
 from .events import Listener
@@ -123,7 +124,12 @@ class _Published(Listener):
     ) -> None:
         for message, error in zip(messages, errors or [], strict=False):
             if error is None:
-                send(signals.message_published, self._app, message=message)
+                send(
+                    signals.message_published,
+                    self._app,
+                    passing=STOPS_AND_LIMITS,
+                    message=message,
+                )
 
 
 class _Workers(Listener):

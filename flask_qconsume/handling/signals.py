@@ -42,14 +42,23 @@ worker_stopping = _signals.signal("worker-stopping")
 worker_stopped = _signals.signal("worker-stopped")
 
 
-def send(signal: NamedSignal, app: t.Any, **arguments: t.Any) -> None:
-    """Send a signal; an exception of a receiver is logged, and not raised."""
+def send(
+    signal: NamedSignal,
+    app: t.Any,
+    *,
+    passing: tuple[type[BaseException], ...] = (Interrupted,),
+    **arguments: t.Any,
+) -> None:
+    """Send a signal; an exception of a receiver is logged, and not raised.
+
+    :param passing: The exceptions that are not logged, but raised again.
+    """
     if not signal.receivers:
         return
     for receiver in signal.receivers_for(app):
         try:
             receiver(app, **arguments)
-        except Interrupted:
+        except passing:
             raise
         except BaseException:
             logger.exception(

@@ -21,6 +21,7 @@ from flask_qconsume import InvalidMessage
 from flask_qconsume import Reject
 from flask_qconsume import Retry
 from flask_qconsume import current_message
+from flask_qconsume import signals
 from flask_qconsume import spawn
 from flask_qconsume.handling.events import Listener
 
@@ -462,8 +463,9 @@ def test_a_publish_that_a_stop_prevents_ends_its_span(
     assert "raised an exception" not in caplog.text
 
 
-def test_a_time_limit_ends_a_handler_while_its_publish_is_traced(
-    bench: Bench, spans: Spans
+@pytest.mark.parametrize("waits", ["processor", "receiver"])
+def test_a_time_limit_ends_a_handler_while_its_publish_is_told(
+    bench: Bench, spans: Spans, waits: str
 ) -> None:
     """For example, while a ``SimpleSpanProcessor`` waits for a collector."""
     ends: list[t.Any] = []
@@ -482,11 +484,18 @@ def test_a_time_limit_ends_a_handler_while_its_publish_is_traced(
             ends.append(error)
             raise
 
-    spans.provider.add_span_processor(Waits())
+    def receive(sender: t.Any, message: t.Any) -> None:
+        if message.routing_key == "paid":
+            hang()
+
     bench.qconsume.add_consumer("paid", lambda body: None, name="paid")
     bench.start()
-    bench.publish("bill", 1)
-    wait_for(lambda: ends and bench.dead("bill"))
+    if waits == "processor":
+        spans.provider.add_span_processor(Waits())
+    sender = bench.app if waits == "receiver" else object()
+    with signals.message_published.connected_to(receive, sender):
+        bench.publish("bill", 1)
+        wait_for(lambda: ends and bench.dead("bill"))
     assert [type(each) for each in ends] == [HandlerTimeout]
 
 
