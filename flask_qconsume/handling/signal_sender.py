@@ -71,7 +71,10 @@ class _Messages(Listener):
         self._app = app
 
     def handling(self, handling: Handling) -> Ending:
-        about = {"consumer": handling.consumer, "message": handling.message}
+        about: dict[str, t.Any] = {
+            "consumer": handling.consumer,
+            "message": handling.message,
+        }
         send(signals.message_received, self._app, **about)
         return functools.partial(self._end, about)
 
@@ -106,8 +109,14 @@ class _Crashes(Listener):
         self, consumer: Consumer, message: Message, rejected: Reject | None
     ) -> None:
         if rejected is not None:
-            about = {"consumer": consumer, "message": message, "outcome": rejected}
-            send(signals.message_rejected, self._app, **about, error=None)
+            send(
+                signals.message_rejected,
+                self._app,
+                consumer=consumer,
+                message=message,
+                outcome=rejected,
+                error=None,
+            )
 
 
 class _Published(Listener):

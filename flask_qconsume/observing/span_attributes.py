@@ -20,6 +20,7 @@ from ..message import Outgoing
 from ..registration.consumer import Consumer
 from ..settings import Settings
 from ..text import shorten
+from ..text import stringify
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
@@ -195,7 +196,7 @@ def shorten_text(value: object) -> str:
 
     Exporters write UTF-8; a text that cannot be written would cost its whole batch.
     """
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else stringify(value)
     if len(text) <= _MAX_LENGTH and text.isascii():
         return text
     return shorten(text.encode("utf-8", "replace").decode(), _MAX_LENGTH)

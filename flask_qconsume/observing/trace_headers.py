@@ -90,7 +90,7 @@ class _HeaderGetter(Getter[Mapping[str, t.Any]]):
         if value is None:
             return None
         text = value if type(value) is str else _to_text(value)
-        return None if text is None or len(text) > _MAX_LENGTH else [text]
+        return [text] if text is not None and _is_legal(text) else None
 
     def keys(self, carrier: Mapping[str, t.Any]) -> list[str]:
         return list(carrier)
@@ -110,9 +110,19 @@ def _to_text(value: t.Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode("ascii", "replace")
     if isinstance(value, (list, tuple)):
-        texts = [_to_text(each) for each in value[:100]]
-        return ",".join(text for text in texts if text is not None)
+        # Lists in lists mean nothing, and could be nested beyond Python's limit.
+        found = (each for each in value[:100] if isinstance(each, (bytes, str)))
+        return ",".join(filter(None, map(_to_text, found)))
     return value if isinstance(value, str) else None
+
+
+def _is_legal(text: str) -> bool:
+    """Return whether a header has the length and the characters that W3C allows.
+
+    Propagators write wrong baggage into the log as it is, so a line break in it could
+    forge a log line.
+    """
+    return len(text) <= _MAX_LENGTH and text.replace("\t", " ").isprintable()
 
 
 def _without_span(context: Context) -> Context:

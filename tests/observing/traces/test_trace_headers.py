@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from opentelemetry import baggage
 
 from flask_qconsume import Message
 from flask_qconsume.broker.headers import PREVIOUS_ATTEMPT
 from flask_qconsume.broker.headers import REPLAYED_ATTEMPT
+from flask_qconsume.observing.span_attributes import shorten_text
 from flask_qconsume.observing.trace_headers import read_origin
 
 PARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -58,8 +60,32 @@ def test_a_context_may_have_any_type_of_text(value: t.Any) -> None:
         assert origin.previous is None
 
 
+def nest(depth: int) -> list[t.Any]:
+    found: list[t.Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_a_header_of_nested_lists_is_ignored() -> None:
+    origin = read_origin(message(traceparent=nest(3_000), baggage=[["a=b"], "c=d"]))
+    assert origin.creation is None
+    assert list(baggage.get_all(origin.context)) == ["c"]
+
+
+def test_a_property_of_nested_lists_has_a_substitute() -> None:
+    assert shorten_text(nest(3_000)) == "(list, without a readable text)"
+
+
 def test_a_header_that_is_too_long_is_ignored() -> None:
     assert read_origin(message(baggage="a=" + "b" * 9_000)).context == {}
+
+
+def test_a_header_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    origin = read_origin(message(traceparent=PARENT, baggage="a=\nERROR root: paid"))
+    assert origin.creation is not None
+    assert list(baggage.get_all(origin.context)) == []
+    assert caplog.text == ""
 
 
 def test_wrong_contexts_of_attempts_are_ignored() -> None:
