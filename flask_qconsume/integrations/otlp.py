@@ -34,6 +34,10 @@ _KEY = "qconsume_metric_pusher"
 #: The SDK's variable for the interval, in milliseconds, and its default.
 _INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
 _INTERVAL_MILLISECONDS = 60_000
+_LONGEST_INTERVAL_SECONDS = 86_400.0
+
+#: The SDK's variable that switches all telemetry off.
+_DISABLED_VARIABLE = "OTEL_SDK_DISABLED"
 
 
 def push_metrics(
@@ -46,7 +50,8 @@ def push_metrics(
 
     They are those of ``/metrics``, with the same names and labels. Each process pushes
     that runs a worker or publishes; of those that share a metric folder, one pushes the
-    sums of all. A worker waits for its last push for two seconds at most.
+    sums of all. A worker waits for its last push for two seconds at most. With
+    ``OTEL_SDK_DISABLED=true`` in the environment, nothing is pushed.
 
     :param app: The app with an initialized ``QConsume``. Call this once for each app.
     :param create_exporter: Creates an exporter of OpenTelemetry's SDK for metrics. It
@@ -73,6 +78,8 @@ def push_metrics(
             "The app's metrics are pushed already. Call 'push_metrics' once; a"
             " Collector can pass them on to several receivers."
         )
+    if os.environ.get(_DISABLED_VARIABLE, "").strip().lower() == "true":
+        return
     pusher = MetricPusher(metrics, sender, seconds, make_grpc_cooperative)
     app.extensions[_KEY] = pusher
     consumers.events.add(pusher)
@@ -101,9 +108,9 @@ def _read_interval() -> float:
 
 
 def _check_interval(seconds: float) -> float:
-    if not 0 < seconds < float("inf"):
+    if not 0 < seconds <= _LONGEST_INTERVAL_SECONDS:
         raise ConfigurationError(
             f"Metrics cannot be pushed every {seconds:g} s: the interval must be"
-            " positive."
+            " positive, and a day at most."
         )
     return seconds

@@ -276,7 +276,19 @@ def test_the_interval_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> No
         assert worker.stop()
 
 
-@pytest.mark.parametrize("interval", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_sdk_that_is_off_pushes_nothing(
+    counting: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
+    receiver = MetricReceiver()
+    with receiver.serve() as url:
+        push(counting, url, NEVER)
+        counting.start()
+        assert counting.workers[0].stop()
+    assert receiver.requests == 0
+
+
+@pytest.mark.parametrize("interval", [0.0, -1.0, 86_401.0, float("nan")])
 def test_a_wrong_interval_is_an_error(interval: float) -> None:
     app = make_app(metrics=True)
     with pytest.raises(ConfigurationError, match="must be positive"):
