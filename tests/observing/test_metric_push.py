@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import pathlib
 import re
 import time
 import typing as t
@@ -248,6 +249,43 @@ def test_an_exporter_that_cannot_be_created_is_a_warning(
     assert counting.workers[0].stop()
     (warning,) = lines(caplog, logging.WARNING)
     assert "OSError: no certificate" in warning
+
+
+def test_a_folder_that_cannot_be_used_leaves_the_counts_of_the_process() -> None:
+    bench = Bench(QCONSUME_METRICS="/proc/nowhere/metrics")
+    bench.qconsume.consumer("bill", name="bill")(print)
+    receiver = MetricReceiver()
+    with receiver.serve() as url:
+        push(bench, url, NEVER)
+        worker = bench.start()
+        bench.publish("bill", 1)
+        wait_for(lambda: scrape(metrics_of(bench)).get(ACKED))
+        assert worker.stop()
+    (only,) = receiver.pushes
+    assert only.samples[ACKED] == 1
+
+
+def test_a_folder_that_was_deleted_is_another_instance(tmp_path: pathlib.Path) -> None:
+    """Else sums that lack the counts of ended processes would look like a restart."""
+    folder = tmp_path / "metrics"
+    bench = Bench(QCONSUME_METRICS=str(folder))
+    bench.qconsume.consumer("bill", name="bill")(print)
+    receiver = MetricReceiver()
+
+    def find_id() -> str:
+        return receiver.pushes[-1].resource["service.instance.id"]
+
+    with receiver.serve() as url:
+        push(bench, url)
+        worker = bench.start()
+        bench.publish("bill", 1)
+        wait_for(functools.partial(find_last, receiver, ACKED, 1))
+        first = find_id()
+        folder.rename(tmp_path / "gone")
+        wait_for(lambda: find_id() != first)
+        wait_for(functools.partial(find_last, receiver, ACKED, 1))
+        assert worker.stop()
+    assert find_id() != first
 
 
 def test_an_id_of_the_environment_is_kept(
