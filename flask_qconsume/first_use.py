@@ -24,7 +24,9 @@ T = t.TypeVar("T")
 #: :func:`delay_forks`.
 _LONGEST_DELAY = 2.0
 
-_lock = threading.RLock()
+#: For changes that other threads must not see half done. A fork waits for it, so hold
+#: it for a moment only.
+creation_lock = threading.RLock()
 #: When a fork may happen, on :func:`time.monotonic`'s clock.
 _forks_from = 0.0
 _all: weakref.WeakSet[PerProcess[t.Any]] = weakref.WeakSet()
@@ -57,7 +59,7 @@ class fork_safe_property(t.Generic[T]):
             return self
         # Later reads find the value in the instance, and do not call this method.
         values = vars(instance)
-        with _lock:
+        with creation_lock:
             if self._name not in values:
                 values[self._name] = self._function(instance)
         return t.cast(T, values[self._name])
@@ -87,7 +89,7 @@ class PerProcess(t.Generic[T]):
         value = self.made
         if value is not None:
             return value  # The lock would make each publish slower.
-        with _lock:
+        with creation_lock:
             if self.made is None:
                 self.made = self._make()
             return self.made
@@ -141,7 +143,7 @@ def delay_forks(seconds: float) -> None:
 
 
 def _await_fork() -> None:
-    _lock.acquire()
+    creation_lock.acquire()
     deadline = time.monotonic() + _LONGEST_DELAY
     # Another thread may ask for a longer delay meanwhile. gevent's 'sleep' would let an
     # error be thrown in, such as a handler's time limit, and Python drops errors here.
@@ -152,9 +154,11 @@ def _await_fork() -> None:
 def _abandon_all() -> None:
     for value in list(_all):
         value.leave_to_parent()
-    _lock.release()
+    creation_lock.release()
 
 
 os.register_at_fork(
-    before=_await_fork, after_in_parent=_lock.release, after_in_child=_abandon_all
+    before=_await_fork,
+    after_in_parent=creation_lock.release,
+    after_in_child=_abandon_all,
 )

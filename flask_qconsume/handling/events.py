@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 from ..errors import HandlerTimeout
 from ..errors import Interrupted
+from ..first_use import creation_lock
 from ..logs import get_logger
 from ..message import Message
 from ..message import Outgoing
@@ -204,15 +205,17 @@ class Events:
 
     def add(self, listener: Listener) -> None:
         """Tell a listener the events whose methods it overrides, from now on."""
-        for kind, listeners in vars(self).items():
-            if getattr(type(listener), kind) is not getattr(Listener, kind):
-                setattr(self, kind, (*listeners, getattr(listener, kind)))
+        with creation_lock:
+            for kind, listeners in vars(self).items():
+                if getattr(type(listener), kind) is not getattr(Listener, kind):
+                    setattr(self, kind, (*listeners, getattr(listener, kind)))
 
     def remove(self, listener: Listener) -> None:
         """Tell a listener nothing more."""
-        for kind, listeners in vars(self).items():
-            kept = tuple(each for each in listeners if each.__self__ is not listener)
-            setattr(self, kind, kept)
+        with creation_lock:
+            for kind, listeners in vars(self).items():
+                kept = [each for each in listeners if each.__self__ is not listener]
+                setattr(self, kind, tuple(kept))
 
 
 def tell(

@@ -17,6 +17,7 @@ from flask import Flask
 
 from ..appconsumers import AppConsumers
 from ..errors import ConfigurationError
+from ..first_use import creation_lock
 from ..handling.events import Ending
 from ..handling.events import Listener
 from ..logs import get_logger
@@ -84,13 +85,14 @@ class Tracing(Listener):
         events.add(self._module.ProcessTracer(events, tracer, describer))
 
     def _trace_publishing(self, tracer: Tracer) -> PublishTracer:
-        if self._publisher is None:
-            self._publisher = self._module.PublishTracer(
-                tracer, self._create_describer()
-            )
-            self._app.events.remove(self)
-            self._app.events.add(self._publisher)
-        return self._publisher
+        with creation_lock:  # Several threads may publish first.
+            if self._publisher is None:
+                self._publisher = self._module.PublishTracer(
+                    tracer, self._create_describer()
+                )
+                self._app.events.remove(self)
+                self._app.events.add(self._publisher)
+            return self._publisher
 
     def _create_describer(self) -> SpanDescriber:
         from .span_attributes import SpanDescriber

@@ -179,3 +179,53 @@ def test_an_app_may_run_without_the_metadata_of_its_packages() -> None:
     """For example, in an image to which the packages were copied."""
     done = run_script(WITHOUT_METADATA)
     assert done.stdout == "1 True\n", done.stderr
+
+
+THREADS = """
+import sys, threading
+from flask import Flask
+from flask_qconsume import QConsume, signals
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+
+def hear(sender, message): ...
+
+
+class Propagator(TraceContextTextMapPropagator):
+    @property
+    def fields(self):
+        threading.Event().wait(0.01)  # Other threads find the SDK meanwhile.
+        return super().fields
+
+propagate.set_global_textmap(Propagator())
+trace.set_tracer_provider(TracerProvider())
+for _ in range(20):
+    app = Flask("shop")
+    app.config.update(QCONSUME_BROKER_URL="memory://", TESTING=True)
+    qconsume = QConsume(app)
+    qconsume.add_consumer("bill", print, name="bill")
+    consumers = app.extensions["qconsume"]
+
+    def publish():
+        barrier.wait()
+        consumers.publish("bill", 1)
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    signals.message_published.connect(hear, app)
+    for thread in threads:
+        thread.join()
+    found = [type(each.__self__).__name__ for each in consumers.events.publishing]
+    print(*sorted(found))
+"""
+
+
+def test_threads_that_publish_first_find_the_sdk_once() -> None:
+    done = run_script(THREADS)
+    found = {*done.stdout.splitlines()}
+    assert found == {"PublishTracer _Published"}, done.stderr
