@@ -25,13 +25,13 @@ from .environments import Environment
 from .environments import output_of
 from .shops import answers
 from .shops import write_shop
+from .test_extras import EXTRAS
 
 pytestmark = pytest.mark.long
 
-PIP = re.compile(r"\bpip\s+install\s+([^\n`]+)")
+#: A command may go on in the next line, after a backslash.
+PIP = re.compile(r"\bpip\s+install\s+((?:\\\n|[^\n`])+)")
 PACKAGE = re.compile(r"[A-Za-z][\w-]*(?:\[\w+\])?")
-
-EXTRAS = ("redis", "kafka", "gunicorn", "protobuf", "speed")
 
 
 @pytest.fixture
@@ -166,4 +166,4 @@ def test_gunicorn_takes_the_commands_and_the_files(
 
 def test_the_extras_that_pages_name_are_known() -> None:
     text = "\n".join(path.read_text("utf-8") for path in PAGES.values())
-    assert set(re.findall(r"Flask-QConsume\[(\w+)\]", text)) <= set(EXTRAS)
+    assert set(re.findall(r"Flask-QConsume\[(\w+)\]", text)) <= EXTRAS
