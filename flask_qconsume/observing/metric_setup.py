@@ -28,6 +28,6 @@ def set_up_metrics(app: Flask, consumers: AppConsumers) -> None:
             "'QCONSUME_METRICS' needs the package 'prometheus-client'. Install"
             " 'Flask-QConsume[metrics]'."
         )
-    metrics = Metrics(setting if isinstance(setting, str) else None)
+    metrics = Metrics(setting if isinstance(setting, str) else None, app.name)
     app.extensions[KEY] = metrics
     consumers.events.add(Counters(metrics))

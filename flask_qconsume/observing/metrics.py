@@ -14,6 +14,7 @@ import time
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from flask import Flask
 
@@ -39,6 +40,9 @@ KEY = "qconsume_metrics"
 FOLDER_VARIABLE = "_FLASK_QCONSUME_METRICS"
 
 
+#: Characters of the name of an app's folder.
+_MAX_NAME_LENGTH = 200
+
 #: Seconds for which gauges are shown. A worker shows its own gauges once a second, and
 #: those of the queues every 5 to 20 seconds.
 _MAX_GAUGES_AGE_SECONDS = 30.0
@@ -59,10 +63,13 @@ class Metrics:
 
     :param folder: The folder that all processes of the app share; ``None`` for the one
         that the environment names, or else for this process's memory.
+    :param app: The app's name, which is its place in the folder that the environment
+        names: a process may have several apps.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, app: str = "") -> None:
         self._path = folder
+        self._app = quote(app, safe="")[:_MAX_NAME_LENGTH]
         #: The beginnings of warnings that were logged.
         self._warned: set[str] = set()
         self._folder: MetricFolder | None = None
@@ -72,7 +79,10 @@ class Metrics:
     @property
     def folder(self) -> str | None:
         """The folder that the app's processes share; ``None`` if there is none."""
-        return self._path or os.environ.get(FOLDER_VARIABLE) or None
+        shared = os.environ.get(FOLDER_VARIABLE)
+        if self._path or not shared:
+            return self._path
+        return os.path.join(shared, self._app) if self._app else shared
 
     @property
     def values(self) -> ValueFile:

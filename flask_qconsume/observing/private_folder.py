@@ -59,7 +59,7 @@ def remove_private_folder() -> None:
     A server that replaced this one may have inherited the folder.
     """
     path = os.environ.pop(FOLDER_VARIABLE, "")
-    if path and not MetricFolder(path, lambda text: None).has_living_processes():
+    if path and not _has_living_processes(pathlib.Path(path)):
         _remove(pathlib.Path(path))
     lock = _locks.pop(path, None)
     if lock is not None:
@@ -73,11 +73,18 @@ def _remove_leftovers(parent: pathlib.Path) -> None:
         with contextlib.suppress(OSError):
             descriptor = _lock(lock, fcntl.LOCK_EX)
             try:
-                unused = MetricFolder(str(folder), lambda text: None)
-                if not unused.has_living_processes():
+                if not _has_living_processes(folder):
                     _remove(folder)
             finally:
                 os.close(descriptor)
+
+
+def _has_living_processes(folder: pathlib.Path) -> bool:
+    """Return whether a process still counts in a folder, or in that of one app."""
+    return any(
+        MetricFolder(str(each), lambda text: None).has_living_processes()
+        for each in (folder, *folder.glob("*/"))
+    )
 
 
 def _find_locks(parent: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -9,11 +9,18 @@ import sys
 import typing as t
 
 import pytest
+from flask import Flask
 
+from flask_qconsume import QConsume
 from flask_qconsume.observing import private_folder
 from flask_qconsume.observing.metrics import FOLDER_VARIABLE
 from flask_qconsume.observing.private_folder import offer_private_folder
 from flask_qconsume.observing.private_folder import remove_private_folder
+from flask_qconsume.observing.publisher_counters import PublisherCounters
+
+from ..running.gauges import metrics_of
+from .samples import scrape
+from .samples import select
 
 pytestmark = pytest.mark.process
 
@@ -122,6 +129,21 @@ def test_a_folder_is_kept_between_two_children(parent: pathlib.Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     assert mine.is_dir()
+
+
+def test_apps_of_one_process_count_apart(parent: pathlib.Path) -> None:
+    offer_private_folder()
+    apps = [Flask("shop"), Flask("blog")]
+    for app in apps:
+        app.config.update(QCONSUME_BROKER_URL="memory://", QCONSUME_METRICS=True)
+        QConsume(app)
+    for number, app in enumerate(apps, 1):
+        PublisherCounters(metrics_of(app).values).count([None] * number, 0.5)
+    for number, app in enumerate(apps, 1):
+        found = select(scrape(metrics_of(app)), "qconsume_published_total")
+        assert found == {("confirmed",): number}
+    remove_private_folder()  # A process counts there: this one.
+    assert len(list(parent.glob("*/*/*.values"))) == 2
 
 
 def test_only_folders_of_the_user_with_a_lock_file_are_removed(
