@@ -146,8 +146,9 @@ def test_an_error_whose_traceback_is_a_text_already(
     logger: logging.Logger, out: Out
 ) -> None:
     """Another process sends records like that, by a ``QueueHandler``."""
-    fields = {"levelno": logging.ERROR, "msg": "it failed", "exc_text": "ValueError: x"}
-    logger.handle(logging.makeLogRecord(fields))
+    record = logger.makeRecord("shop", logging.ERROR, "", 0, "it failed", (), None)
+    record.exc_text = "ValueError: x"
+    logger.handle(logging.makeLogRecord(vars(record)))
     assert out.objects()[0]["exception"] == "ValueError: x"
 
 
