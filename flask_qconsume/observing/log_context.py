@@ -108,7 +108,7 @@ def remove_log_context() -> None:
 
 
 def _adds_context(factory: Callable[..., logging.LogRecord]) -> bool:
-    if isinstance(factory, LogContext):
+    if isinstance(factory, LogContext) and factory.active:
         return True
     try:
         record = factory("flask_qconsume", logging.DEBUG, __file__, 0, "", (), None)

@@ -393,6 +393,16 @@ def test_it_can_be_removed(log: Log, factory: object) -> None:
     assert logging.getLogRecordFactory() is factory
 
 
+def test_a_removed_one_that_is_set_again_does_not_count(log: Log) -> None:
+    install_log_context()
+    removed = logging.getLogRecordFactory()
+    remove_log_context()
+    logging.setLogRecordFactory(removed)
+    install_log_context()
+    LIBRARY.info("again")
+    assert context_of(log.find("again")) == EMPTY
+
+
 def test_it_can_be_removed_below_a_later_factory(log: Log) -> None:
     install_log_context()
     ours = logging.getLogRecordFactory()
