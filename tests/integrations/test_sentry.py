@@ -24,8 +24,8 @@ from flask_qconsume.running import processing
 from flask_qconsume.running.worker import Worker
 from tests.apps import make_app
 
-from ..running.conftest import Bench
-from ..running.conftest import bench as bench
+from ..running.conftest import AppWithWorkers
+from ..running.conftest import worker_app as worker_app
 from ..running.outage import publish_killer
 from ..waiting import wait_for
 
@@ -255,14 +255,14 @@ def test_an_abandoned_handler_is_reported_with_its_message(
 
 @pytest.mark.parametrize("only_final", [False, True])
 def test_a_message_that_kills_its_processes_is_reported(
-    sent: Sent, bench: Bench, only_final: bool
+    sent: Sent, worker_app: AppWithWorkers, only_final: bool
 ) -> None:
     """It becomes a dead letter without a further attempt, so there is no error."""
-    bench.qconsume.add_consumer("billing", fail, name="bill")
-    published = publish_killer(bench, "billing")
-    report_failures(bench.app, only_final=only_final)
-    bench.start()
-    wait_for(lambda: sent.events and bench.dead("billing"))
+    worker_app.qconsume.add_consumer("billing", fail, name="bill")
+    published = publish_killer(worker_app, "billing")
+    report_failures(worker_app.app, only_final=only_final)
+    worker_app.start()
+    wait_for(lambda: sent.events and worker_app.dead("billing"))
     (event,) = sent.events
     assert event["message"].startswith("Dead letter: its process died 2 times")
     assert event["level"] == "error"

@@ -10,7 +10,7 @@ import pytest
 
 from flask_qconsume import current_message
 
-from ..running.conftest import Bench
+from ..running.conftest import AppWithWorkers
 from ..servers.fixtures import REQUIRE
 from ..servers.fixtures import refuse
 from ..waiting import wait_for
@@ -21,24 +21,26 @@ class RecordingApp:
 
     def __init__(self, queue: str, **config: t.Any) -> None:
         self.queue = queue
-        self.bench = Bench(**{f"QCONSUME_{k.upper()}": v for k, v in config.items()})
+        self.worker_app = AppWithWorkers(
+            **{f"QCONSUME_{k.upper()}": v for k, v in config.items()}
+        )
         #: Each handled message: its body, and the message itself.
         self.handled: list[tuple[t.Any, t.Any]] = []
 
-        @self.bench.qconsume.consumer(queue)
+        @self.worker_app.qconsume.consumer(queue)
         def keep(body: t.Any) -> None:
             self.handled.append((body, current_message._get_current_object()))
 
     def declare(self) -> None:
         """Declare the app's topology."""
-        self.bench.consumers.broker.declare()
+        self.worker_app.consumers.broker.declare()
 
     def publish(self, body: t.Any, **options: t.Any) -> str:
-        return self.bench.publish(self.queue, body, **options)
+        return self.worker_app.publish(self.queue, body, **options)
 
     def consume(self, count: int) -> list[tuple[t.Any, t.Any]]:
         """Run a worker until ``count`` messages are handled; return them."""
-        worker = self.bench.start()
+        worker = self.worker_app.start()
         try:
             wait_for(lambda: len(self.handled) >= count, 30)
         finally:
@@ -56,7 +58,7 @@ def make_recording_app() -> t.Iterator[t.Callable[..., RecordingApp]]:
 
     yield make
     for recording_app in made:
-        recording_app.bench.consumers.close()
+        recording_app.worker_app.consumers.close()
 
 
 def run(*command: str, given: str = "") -> str:

@@ -58,7 +58,7 @@ def test_a_header_whose_name_is_no_utf_8_makes_a_dead_letter(
 
     handled = [body["n"] for body, _ in recording_app.consume(201)]
     assert (handled.count(0), handled.count(2)) == (200, 1)
-    broker = recording_app.bench.consumers.broker
+    broker = recording_app.worker_app.consumers.broker
     (letter,) = broker.dead_letters(broker.topology.queues[0])
     assert letter.message.raw == b'{"n": 1}'
     assert letter.headers["x-qconsume-reason"] == (

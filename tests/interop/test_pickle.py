@@ -61,7 +61,7 @@ def test_nothing_that_kombu_serialized_is_run_or_blown_up(
 ) -> None:
     made = tmp_path / "made"
     recording_app.declare()
-    app = recording_app.bench.consumers
+    app = recording_app.worker_app.consumers
     with kombu.Connection(
         app.settings.broker_url, transport_options=app.settings.transport_options
     ) as connection:
@@ -78,15 +78,17 @@ def test_nothing_that_kombu_serialized_is_run_or_blown_up(
         send(BOMB, compression="zlib")
         send({"n": 2})
 
-    worker = recording_app.bench.start()
+    worker = recording_app.worker_app.start()
     try:
         wait_for(lambda: len(recording_app.handled) == 1, 60)
-        wait_for(lambda: len(recording_app.bench.dead(recording_app.queue)) == 4, 60)
+        wait_for(
+            lambda: len(recording_app.worker_app.dead(recording_app.queue)) == 4, 60
+        )
     finally:
         worker.stop()
     assert [body for body, _ in recording_app.handled] == [{"n": 2}]
     assert not made.exists()
-    dead = recording_app.bench.dead(recording_app.queue)
+    dead = recording_app.worker_app.dead(recording_app.queue)
     reasons = [each.headers["x-qconsume-reason"] for each in dead]
     assert sum("is not accepted" in reason for reason in reasons) == 3, reasons
     assert sum("the body grows to more than" in each for each in reasons) == 1, reasons

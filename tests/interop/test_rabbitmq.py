@@ -20,7 +20,7 @@ def test_what_amqp_publish_sends_is_handled(
     run(
         *send,
         "-e",
-        recording_app.bench.consumers.settings.exchange,
+        recording_app.worker_app.consumers.settings.exchange,
         "-p",
         "-H",
         "x-tenant: a",

@@ -29,7 +29,7 @@ from flask_qconsume.outcomes import Outcome
 from flask_qconsume.registration.consumer import Consumer
 from flask_qconsume.running import processing
 
-from ..running.conftest import Bench
+from ..running.conftest import AppWithWorkers
 from ..waiting import wait_for
 from .samples import Samples
 from .samples import scrape
@@ -37,8 +37,8 @@ from .samples import select
 
 
 @pytest.fixture
-def bench() -> t.Iterator[Bench]:
-    made = Bench(QCONSUME_METRICS=True)
+def worker_app() -> t.Iterator[AppWithWorkers]:
+    made = AppWithWorkers(QCONSUME_METRICS=True)
     yield made
     for worker in made.workers:
         if not worker.stopping.is_set():
@@ -94,32 +94,34 @@ def counting(consumer: Consumer) -> Counting:
     return Counting(consumer)
 
 
-def test_a_worker_counts_each_attempt_and_its_outcome(bench: Bench) -> None:
+def test_a_worker_counts_each_attempt_and_its_outcome(
+    worker_app: AppWithWorkers,
+) -> None:
     outcomes: dict[str, BaseException] = {
         "dropped": Drop("too old"),
         "rejected": Reject("no such card"),
         "refused": ValueError("no"),
     }
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: str) -> None:
         if body in outcomes:
             raise outcomes[body]
 
-    bench.config["QCONSUME_RETRY"] = {
+    worker_app.config["QCONSUME_RETRY"] = {
         "max_attempts": 3,
         "min_delay": 0.01,
         "max_delay": 0.02,
     }
-    metrics = metrics_of(bench.app)
-    bench.start()
+    metrics = metrics_of(worker_app.app)
+    worker_app.start()
     # A rate is known from the first message on.
     assert scrape(metrics)["qconsume_messages_total", ("bill", "ack")] == 0
     bodies = ["good"] * 20 + list(outcomes)
     for body in bodies:
-        bench.publish("bill", body)
-    wait_for(lambda: len(bench.dead("bill")) == 2)
-    bench.workers[0].stop()
+        worker_app.publish("bill", body)
+    wait_for(lambda: len(worker_app.dead("bill")) == 2)
+    worker_app.workers[0].stop()
 
     samples = scrape(metrics)
     assert select(samples, "qconsume_messages_total") == {
@@ -141,10 +143,12 @@ def test_a_worker_counts_each_attempt_and_its_outcome(bench: Bench) -> None:
     assert samples["qconsume_confirm_seconds_count", ()] == 23
 
 
-def test_a_publish_that_a_stop_prevents_is_not_counted(bench: Bench) -> None:
+def test_a_publish_that_a_stop_prevents_is_not_counted(
+    worker_app: AppWithWorkers,
+) -> None:
     """The stop interrupts another listener, so nothing is sent."""
-    metrics = metrics_of(bench.app)
-    ends = [begin([]) for begin in bench.consumers.events.publishing]
+    metrics = metrics_of(worker_app.app)
+    ends = [begin([]) for begin in worker_app.consumers.events.publishing]
     for end in ends:
         if end is not None:
             end(None)
@@ -154,10 +158,10 @@ def test_a_publish_that_a_stop_prevents_is_not_counted(bench: Bench) -> None:
     assert samples["qconsume_confirm_seconds_count", ()] == 0
 
 
-def test_a_publish_that_fails_is_counted(bench: Bench) -> None:
+def test_a_publish_that_fails_is_counted(worker_app: AppWithWorkers) -> None:
     with pytest.raises(Unroutable):
-        bench.publish("nowhere")
-    published = select(scrape(metrics_of(bench.app)), "qconsume_published_total")
+        worker_app.publish("nowhere")
+    published = select(scrape(metrics_of(worker_app.app)), "qconsume_published_total")
     assert published == {("failed",): 1}
 
 
@@ -244,13 +248,13 @@ def test_suspects_and_crashes_are_counted(
 
 
 def test_a_handler_that_is_abandoned_at_its_time_limit_is_counted_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
     monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
     release, ended = Event(), Event()
 
-    @bench.qconsume.consumer("bill", timeout=0.05, retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("bill", timeout=0.05, retry={"max_attempts": 1})
     def bill(body: str) -> None:
         while not release.is_set():
             try:
@@ -259,13 +263,13 @@ def test_a_handler_that_is_abandoned_at_its_time_limit_is_counted_once(
                 continue
         ended.set()
 
-    worker = bench.start()
-    bench.publish("bill")
-    wait_for(lambda: bench.dead("bill"))
+    worker = worker_app.start()
+    worker_app.publish("bill")
+    wait_for(lambda: worker_app.dead("bill"))
     release.set()
     assert ended.wait(10)
     assert worker.stop()
-    samples = scrape(metrics_of(bench.app))
+    samples = scrape(metrics_of(worker_app.app))
     assert select(samples, "qconsume_messages_total") == {("bill", "reject"): 1}
     for name in ("failures", "dead_letters"):
         found = select(samples, f"qconsume_{name}_total")
@@ -281,43 +285,43 @@ def test_only_later_connections_of_a_subscription_are_reconnects(
     assert samples["qconsume_reconnects_total", ("bill",)] == 2
 
 
-def test_so_many_classes_of_errors_are_named(bench: Bench) -> None:
+def test_so_many_classes_of_errors_are_named(worker_app: AppWithWorkers) -> None:
     classes = iter([type(f"Error{n}", (Exception,), {}) for n in range(60)])
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: str) -> None:
         raise next(classes)("no")
 
-    bench.config["QCONSUME_RETRY"] = {"max_attempts": 1}
-    bench.start()
+    worker_app.config["QCONSUME_RETRY"] = {"max_attempts": 1}
+    worker_app.start()
     for _ in range(60):
-        bench.publish("bill")
-    wait_for(lambda: len(bench.dead("bill")) == 60)
-    samples = scrape(metrics_of(bench.app))
+        worker_app.publish("bill")
+    wait_for(lambda: len(worker_app.dead("bill")) == 60)
+    samples = scrape(metrics_of(worker_app.app))
     for name in ("failures", "dead_letters"):
         found = select(samples, f"qconsume_{name}_total")
         assert len(found) == MAX_NAMES + 1
         assert found["bill", "other"] == 60 - MAX_NAMES
 
 
-def test_threads_that_publish_at_once_lose_no_count(bench: Bench) -> None:
-    bench.qconsume.add_consumer("bill", print, name="bill")
+def test_threads_that_publish_at_once_lose_no_count(worker_app: AppWithWorkers) -> None:
+    worker_app.qconsume.add_consumer("bill", print, name="bill")
 
     def publish() -> None:
         for _ in range(50):
-            bench.publish("bill")
+            worker_app.publish("bill")
 
     threads = [threading.Thread(target=publish) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    published = select(scrape(metrics_of(bench.app)), "qconsume_published_total")
+    published = select(scrape(metrics_of(worker_app.app)), "qconsume_published_total")
     assert published == {("confirmed",): 200}
 
 
 def test_without_the_setting_nothing_is_counted_and_nothing_listens() -> None:
-    bench = Bench()
-    assert get_metrics(bench.app) is None
-    assert bench.consumers.events.decided == ()
-    assert bench.consumers.events.settling == ()
+    worker_app = AppWithWorkers()
+    assert get_metrics(worker_app.app) is None
+    assert worker_app.consumers.events.decided == ()
+    assert worker_app.consumers.events.settling == ()

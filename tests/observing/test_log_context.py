@@ -32,7 +32,7 @@ from tests.apps import make_app
 from tests.waiting import wait_for
 
 from ..harness.scripts import run_script
-from ..running.conftest import Bench
+from ..running.conftest import AppWithWorkers
 
 LIBRARY = logging.getLogger("cards.visa")
 
@@ -155,21 +155,21 @@ def test_outside_of_a_message_the_values_are_empty(log: Log) -> None:
 
 def test_each_greenlet_of_a_worker_logs_its_own_message(log: Log) -> None:
     """Also its children, and the libraries that it calls, while it waits."""
-    bench = Bench()
+    worker_app = AppWithWorkers()
 
     def talk(number: int, step: str) -> None:
         LIBRARY.info("%s %s", step, number)
         gevent.sleep(0)
         LIBRARY.info("%s-again %s", step, number)
 
-    @bench.qconsume.consumer("bill", name="bill", concurrency=8)
+    @worker_app.qconsume.consumer("bill", name="bill", concurrency=8)
     def bill(number: int) -> None:
         child = spawn(talk, number, "child")
         talk(number, "handler")
         child.get()
 
-    ids = {bench.publish("bill", number): number for number in range(40)}
-    worker = bench.start()
+    ids = {worker_app.publish("bill", number): number for number in range(40)}
+    worker = worker_app.start()
     try:
         wait_for(lambda: len(log.lines("cards.visa")) == 4 * 40)
     finally:
@@ -186,9 +186,9 @@ def test_an_abandoned_handler_is_logged_with_its_message(
     """The line is logged in another greenlet than the handler's."""
     monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
     monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
-    bench, release = Bench(), Event()
+    worker_app, release = AppWithWorkers(), Event()
 
-    @bench.qconsume.consumer("bill", timeout=0.05, retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("bill", timeout=0.05, retry={"max_attempts": 1})
     def bill(body: t.Any) -> None:
         while not release.is_set():
             try:
@@ -196,8 +196,8 @@ def test_an_abandoned_handler_is_logged_with_its_message(
             except HandlerTimeout:
                 continue
 
-    id = bench.publish("bill", 1)
-    worker = bench.start()
+    id = worker_app.publish("bill", 1)
+    worker = worker_app.start()
     wait_for(lambda: any("ignores its time limit" in text for text in _messages(log)))
     release.set()
     assert worker.stop()
@@ -327,9 +327,9 @@ def test_several_apps_and_workers_set_one_factory() -> None:
 
 def test_off_sets_none(log: Log) -> None:
     before = logging.getLogRecordFactory()
-    bench = Bench(QCONSUME_LOGGING="off")
-    bench.qconsume.add_consumer("bill", lambda body: None, name="bill")
-    assert bench.start().stop()
+    worker_app = AppWithWorkers(QCONSUME_LOGGING="off")
+    worker_app.qconsume.add_consumer("bill", lambda body: None, name="bill")
+    assert worker_app.start().stop()
     assert logging.getLogRecordFactory() is before
     LIBRARY.info("plain")
     assert not hasattr(log.find("plain"), "qconsume_consumer")
@@ -366,11 +366,13 @@ def test_a_later_factory_that_calls_ours_is_left_alone() -> None:
 def test_a_worker_sets_the_factory_again_if_a_later_one_has_replaced_it(
     log: Log,
 ) -> None:
-    bench = Bench()
-    bench.qconsume.add_consumer("bill", lambda body: LIBRARY.info("in"), name="bill")
-    id = bench.publish("bill", 1)  # Creates the app.
+    worker_app = AppWithWorkers()
+    worker_app.qconsume.add_consumer(
+        "bill", lambda body: LIBRARY.info("in"), name="bill"
+    )
+    id = worker_app.publish("bill", 1)  # Creates the app.
     logging.setLogRecordFactory(logging.LogRecord)
-    worker = bench.start()
+    worker = worker_app.start()
     wait_for(lambda: log.lines("cards.visa"))
     assert worker.stop()
     assert log.lines("cards.visa") == [f"in: bill {id} 1 "]

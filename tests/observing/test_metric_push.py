@@ -24,7 +24,7 @@ from flask_qconsume.observing.metrics import get_metrics
 
 from ..apps import make_app
 from ..harness.scripts import run_script
-from ..running.conftest import Bench
+from ..running.conftest import AppWithWorkers
 from ..waiting import wait_for
 from .otlp_receiver import MetricReceiver
 from .samples import scrape
@@ -43,22 +43,24 @@ TIMEOUT = 60.0
 
 
 @pytest.fixture
-def counting() -> t.Iterator[Bench]:
-    made = Bench(QCONSUME_METRICS=True)
+def counting() -> t.Iterator[AppWithWorkers]:
+    made = AppWithWorkers(QCONSUME_METRICS=True)
     yield made
     for worker in made.workers:
         if not worker.stopping.is_set():
             worker.stop(timeout=0)
 
 
-def push(bench: Bench, url: str, interval: float = 0.05) -> None:
+def push(worker_app: AppWithWorkers, url: str, interval: float = 0.05) -> None:
     push_metrics(
-        bench.app, lambda: OTLPMetricExporter(url, timeout=TIMEOUT), interval=interval
+        worker_app.app,
+        lambda: OTLPMetricExporter(url, timeout=TIMEOUT),
+        interval=interval,
     )
 
 
-def metrics_of(bench: Bench) -> Metrics:
-    metrics = get_metrics(bench.app)
+def metrics_of(worker_app: AppWithWorkers) -> Metrics:
+    metrics = get_metrics(worker_app.app)
     assert metrics is not None
     return metrics
 
@@ -74,7 +76,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [each.getMessage() for each in found if each.levelno == level]
 
 
-def test_a_collector_gets_what_a_scrape_shows(counting: Bench) -> None:
+def test_a_collector_gets_what_a_scrape_shows(counting: AppWithWorkers) -> None:
     @counting.qconsume.consumer("bill", retry={"max_attempts": 3})
     def bill(body: int) -> None:
         if body % 3 == 1:
@@ -101,7 +103,7 @@ def test_a_collector_gets_what_a_scrape_shows(counting: Bench) -> None:
     assert {"qconsume_connected", "qconsume_worker_info"} <= shown
 
 
-def test_sums_are_cumulated_since_the_first_count(counting: Bench) -> None:
+def test_sums_are_cumulated_since_the_first_count(counting: AppWithWorkers) -> None:
     counting.qconsume.consumer("bill", name="bill")(print)
     before = time.time()
     receiver = MetricReceiver()
@@ -136,7 +138,7 @@ def test_a_name_is_the_same_after_its_way_to_prometheus(metric: t.Any) -> None:
     assert words.count("seconds") <= 1 and "ratio" not in words
 
 
-def test_the_last_push_is_that_of_the_stop(counting: Bench) -> None:
+def test_the_last_push_is_that_of_the_stop(counting: AppWithWorkers) -> None:
     counting.qconsume.consumer("bill", name="bill")(print)
     receiver = MetricReceiver()
     with receiver.serve() as url:
@@ -157,7 +159,7 @@ def test_the_last_push_is_that_of_the_stop(counting: Bench) -> None:
 
 
 def test_consuming_and_the_stop_go_on_while_a_collector_is_silent(
-    counting: Bench, caplog: pytest.LogCaptureFixture
+    counting: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     handled: list[t.Any] = []
     counting.qconsume.consumer("bill", name="bill")(handled.append)
@@ -176,7 +178,7 @@ def test_consuming_and_the_stop_go_on_while_a_collector_is_silent(
 
 
 def test_an_outage_is_one_warning_and_loses_no_counts(
-    counting: Bench, caplog: pytest.LogCaptureFixture
+    counting: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
     counting.qconsume.consumer("bill", name="bill")(print)
@@ -199,7 +201,7 @@ def test_an_outage_is_one_warning_and_loses_no_counts(
 
 
 def test_a_collector_may_come_later(
-    counting: Bench, caplog: pytest.LogCaptureFixture
+    counting: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     counting.qconsume.consumer("bill", name="bill")(print)
     with MetricReceiver().serve() as url:
@@ -219,7 +221,7 @@ def test_a_collector_may_come_later(
 
 
 def test_an_app_that_kills_all_greenlets_does_not_end_the_pushes(
-    counting: Bench,
+    counting: AppWithWorkers,
 ) -> None:
     counting.qconsume.consumer("bill", name="bill")(print)
     receiver = MetricReceiver()
@@ -236,7 +238,7 @@ def test_an_app_that_kills_all_greenlets_does_not_end_the_pushes(
 
 
 def test_an_exporter_that_cannot_be_created_is_a_warning(
-    counting: Bench, caplog: pytest.LogCaptureFixture
+    counting: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     counting.qconsume.consumer("bill", name="bill")(print)
 
@@ -252,14 +254,14 @@ def test_an_exporter_that_cannot_be_created_is_a_warning(
 
 
 def test_a_folder_that_cannot_be_used_leaves_the_counts_of_the_process() -> None:
-    bench = Bench(QCONSUME_METRICS="/proc/nowhere/metrics")
-    bench.qconsume.consumer("bill", name="bill")(print)
+    worker_app = AppWithWorkers(QCONSUME_METRICS="/proc/nowhere/metrics")
+    worker_app.qconsume.consumer("bill", name="bill")(print)
     receiver = MetricReceiver()
     with receiver.serve() as url:
-        push(bench, url, NEVER)
-        worker = bench.start()
-        bench.publish("bill", 1)
-        wait_for(lambda: scrape(metrics_of(bench)).get(ACKED))
+        push(worker_app, url, NEVER)
+        worker = worker_app.start()
+        worker_app.publish("bill", 1)
+        wait_for(lambda: scrape(metrics_of(worker_app)).get(ACKED))
         assert worker.stop()
     (only,) = receiver.pushes
     assert only.samples[ACKED] == 1
@@ -268,17 +270,17 @@ def test_a_folder_that_cannot_be_used_leaves_the_counts_of_the_process() -> None
 def test_a_folder_that_was_deleted_is_another_instance(tmp_path: pathlib.Path) -> None:
     """Else sums that lack the counts of ended processes would look like a restart."""
     folder = tmp_path / "metrics"
-    bench = Bench(QCONSUME_METRICS=str(folder))
-    bench.qconsume.consumer("bill", name="bill")(print)
+    worker_app = AppWithWorkers(QCONSUME_METRICS=str(folder))
+    worker_app.qconsume.consumer("bill", name="bill")(print)
     receiver = MetricReceiver()
 
     def find_id() -> str:
         return receiver.pushes[-1].resource["service.instance.id"]
 
     with receiver.serve() as url:
-        push(bench, url)
-        worker = bench.start()
-        bench.publish("bill", 1)
+        push(worker_app, url)
+        worker = worker_app.start()
+        worker_app.publish("bill", 1)
         wait_for(functools.partial(find_last, receiver, ACKED, 1))
         first = find_id()
         folder.rename(tmp_path / "gone")
@@ -289,7 +291,7 @@ def test_a_folder_that_was_deleted_is_another_instance(tmp_path: pathlib.Path) -
 
 
 def test_an_id_of_the_environment_is_kept(
-    counting: Bench, monkeypatch: pytest.MonkeyPatch
+    counting: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-7,zone=a")
@@ -305,17 +307,17 @@ def test_an_id_of_the_environment_is_kept(
 
 def test_the_interval_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
-    bench = Bench(QCONSUME_METRICS=True)
+    worker_app = AppWithWorkers(QCONSUME_METRICS=True)
     receiver = MetricReceiver()
     with receiver.serve() as url:
-        push_metrics(bench.app, lambda: OTLPMetricExporter(url))
-        worker = bench.start()
+        push_metrics(worker_app.app, lambda: OTLPMetricExporter(url))
+        worker = worker_app.start()
         wait_for(lambda: len(receiver.pushes) >= 2)
         assert worker.stop()
 
 
 def test_an_sdk_that_is_off_pushes_nothing(
-    counting: Bench, monkeypatch: pytest.MonkeyPatch
+    counting: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "True")
     receiver = MetricReceiver()

@@ -12,7 +12,7 @@ from flask_qconsume.extension import AppConsumers
 from flask_qconsume.running.worker import Worker
 
 
-class Bench:
+class AppWithWorkers:
     """An app under test: register on ``qconsume``, then ``start()``."""
 
     def __init__(self, **config: t.Any) -> None:
@@ -30,7 +30,7 @@ class Bench:
     @property
     def app(self) -> Flask:
         if self._app is None:
-            self._app = Flask("bench")
+            self._app = Flask("app")
             self._app.config.from_mapping(self.config)
             self.qconsume.init_app(self._app)
         return self._app
@@ -54,8 +54,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> t.Iterator[Bench]:
-    made = Bench()
+def worker_app() -> t.Iterator[AppWithWorkers]:
+    made = AppWithWorkers()
     yield made
     for worker in made.workers:
         if not worker.stopping.is_set():

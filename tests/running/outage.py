@@ -19,7 +19,7 @@ from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.running.suspects import forward_to_suspects
 
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 
 class CutLink(MemoryLink):
@@ -101,19 +101,19 @@ class Outage(Memory):
         self.is_down = False
 
 
-def play_outages(bench: Bench) -> Outage:
+def play_outages(worker_app: AppWithWorkers) -> Outage:
     """Replace an app's broker by this one."""
-    consumers = bench.consumers
+    consumers = worker_app.consumers
     broker = Outage(consumers.settings, consumers.topology)
     consumers._broker.made = broker
     return broker
 
 
-def publish_killer(bench: Bench, queue: str) -> str:
+def publish_killer(worker_app: AppWithWorkers, queue: str) -> str:
     """Publish a message that has killed as many processes as it may; return its id."""
-    broker = play_outages(bench)
-    plan = bench.consumers.topology.queue(queue)
-    published = bench.publish(queue, "killer")
+    broker = play_outages(worker_app)
+    plan = worker_app.consumers.topology.queue(queue)
+    published = worker_app.publish(queue, "killer")
     for lane in (Lane.MAIN, Lane.SUSPECTS):
         link: t.Any = broker.connect(plan, lane, 1)
         (delivery,) = link.read(1)

@@ -25,7 +25,7 @@ from ..faults.proxy import Proxy
 from ..servers import Redis
 from ..waiting import spend
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 from .gauges import metrics_of
 from .gauges import read_gauges
 
@@ -43,13 +43,13 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bench(bench: Bench) -> Bench:
-    bench.config["QCONSUME_METRICS"] = True
-    return bench
+def worker_app(worker_app: AppWithWorkers) -> AppWithWorkers:
+    worker_app.config["QCONSUME_METRICS"] = True
+    return worker_app
 
 
-def gauges(bench: Bench) -> dict[str, float]:
-    return read_gauges(metrics_of(bench.app))
+def gauges(worker_app: AppWithWorkers) -> dict[str, float]:
+    return read_gauges(metrics_of(worker_app.app))
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -59,22 +59,22 @@ def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 @pytest.mark.broker
 @pytest.mark.parametrize("scheme", ["redis:", "redis-streams:"])
 def test_the_backlog_of_a_consumer_that_does_not_run_is_shown(
-    bench: Bench, redis_url: str, scheme: str
+    worker_app: AppWithWorkers, redis_url: str, scheme: str
 ) -> None:
     """The age of its oldest message grows."""
-    bench.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis:", scheme)
-    bench.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    bench.qconsume.add_consumer("audit", print, name="audit")
-    bench.start()
-    wait_for(lambda: gauges(bench).get(READY) == 0)
-    assert gauges(bench)[OLDEST] == 0
-    bench.publish("billing", 1)
-    bench.publish("billing", 2, delay=60)
-    wait_for(lambda: gauges(bench)[READY] == 1)
-    assert 0 <= gauges(bench)[OLDEST] < 30
-    wait_for(lambda: gauges(bench)[OLDEST] > 2)
-    found = gauges(bench)
+    worker_app.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis:", scheme)
+    worker_app.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker_app.qconsume.add_consumer("audit", print, name="audit")
+    worker_app.start()
+    wait_for(lambda: gauges(worker_app).get(READY) == 0)
+    assert gauges(worker_app)[OLDEST] == 0
+    worker_app.publish("billing", 1)
+    worker_app.publish("billing", 2, delay=60)
+    wait_for(lambda: gauges(worker_app)[READY] == 1)
+    assert 0 <= gauges(worker_app)[OLDEST] < 30
+    wait_for(lambda: gauges(worker_app)[OLDEST] > 2)
+    found = gauges(worker_app)
     assert found["queue_delayed:bill:billing"] == 1
     assert found["queue_ready:audit:audit"] == found["queue_in_hand:audit:audit"] == 0
     assert found["queue_suspects:bill:billing"] == 0
@@ -85,15 +85,15 @@ def test_the_backlog_of_a_consumer_that_does_not_run_is_shown(
 
 @pytest.mark.broker
 def test_rabbitmq_tells_neither_ages_nor_delayed_messages(
-    bench: Bench, rabbitmq_url: str
+    worker_app: AppWithWorkers, rabbitmq_url: str
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = rabbitmq_url
-    bench.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    bench.start()
-    bench.publish("billing", 1)
-    wait_for(lambda: gauges(bench).get(READY) == 1)
-    assert find_queue_gauges(bench) == {
+    worker_app.config["QCONSUME_BROKER_URL"] = rabbitmq_url
+    worker_app.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker_app.start()
+    worker_app.publish("billing", 1)
+    wait_for(lambda: gauges(worker_app).get(READY) == 1)
+    assert find_queue_gauges(worker_app) == {
         "ready": 1,
         "suspects": 0,
         "dead_letters": 0,
@@ -102,71 +102,73 @@ def test_rabbitmq_tells_neither_ages_nor_delayed_messages(
 
 @pytest.mark.broker
 def test_kafka_tells_the_lag_and_no_number_of_dead_letters(
-    bench: Bench, kafka_url: str, kafka_prefix: str
+    worker_app: AppWithWorkers, kafka_url: str, kafka_prefix: str
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = kafka_url
-    bench.config["QCONSUME_QUEUE_PREFIX"] = kafka_prefix
-    bench.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    bench.start()
+    worker_app.config["QCONSUME_BROKER_URL"] = kafka_url
+    worker_app.config["QCONSUME_QUEUE_PREFIX"] = kafka_prefix
+    worker_app.config["QCONSUME_CONSUMERS"] = {"bill": {"enabled": False}}
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker_app.start()
     queue = f"{kafka_prefix}billing"
     for number in range(3):
-        bench.publish("billing", number)
-    wait_for(lambda: gauges(bench).get(f"queue_ready:bill:{queue}") == 3, 30)
-    found = find_queue_gauges(bench, queue)
+        worker_app.publish("billing", number)
+    wait_for(lambda: gauges(worker_app).get(f"queue_ready:bill:{queue}") == 3, 30)
+    found = find_queue_gauges(worker_app, queue)
     assert 0 <= found.pop("oldest_seconds") < 60
     assert found == {"ready": 3, "delayed": 0, "suspects": 0, "lag": 3}
 
 
-def find_queue_gauges(bench: Bench, queue: str = "billing") -> dict[str, float]:
+def find_queue_gauges(
+    worker_app: AppWithWorkers, queue: str = "billing"
+) -> dict[str, float]:
     """Return the gauges of one queue, without the time of the reading."""
     end = f":bill:{queue}"
     return {
         name.removeprefix("queue_").removesuffix(end): value
-        for name, value in gauges(bench).items()
+        for name, value in gauges(worker_app).items()
         if name.startswith("queue_") and name.endswith(end) and "read_s" not in name
     }
 
 
 @pytest.mark.broker
 def test_an_outage_is_logged_once_and_readings_go_on_after_it(
-    bench: Bench,
+    worker_app: AppWithWorkers,
     own_redis: Redis,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG, "flask_qconsume.backlog")
     monkeypatch.setattr(worker_gauges, "_MAX_AGE_SECONDS", 0.5)
-    bench.config["QCONSUME_BROKER_URL"] = own_redis.url
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    worker = bench.start()
-    wait_for(lambda: READY in gauges(bench))
+    worker_app.config["QCONSUME_BROKER_URL"] = own_redis.url
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker = worker_app.start()
+    wait_for(lambda: READY in gauges(worker_app))
     own_redis.kill()
     # An old number is hidden, and the worker's own gauges stay.
-    wait_for(lambda: READY not in gauges(bench))
-    wait_for(lambda: gauges(bench)["ready"] == 0)
+    wait_for(lambda: READY not in gauges(worker_app))
+    wait_for(lambda: gauges(worker_app)["ready"] == 0)
     wait_for(lambda: len(said(caplog, "Cannot count the messages")) >= 3)
     levels = [r.levelno for r in caplog.records if "Cannot count" in r.getMessage()]
     assert levels.count(logging.WARNING) == 1
     assert levels[0] == logging.WARNING
     own_redis.start()
-    wait_for(lambda: READY in gauges(bench), 30)
+    wait_for(lambda: READY in gauges(worker_app), 30)
     assert len(said(caplog, "counted again")) == 1
     assert worker.stop()
 
 
 @pytest.mark.broker
 def test_a_reading_without_an_answer_delays_neither_consuming_nor_the_stop(
-    bench: Bench, redis_server: Redis, redis_url: str
+    worker_app: AppWithWorkers, redis_server: Redis, redis_url: str
 ) -> None:
     """Another app in the process reads through a proxy that lets nothing through."""
-    bench.config["QCONSUME_BROKER_URL"] = redis_url
+    worker_app.config["QCONSUME_BROKER_URL"] = redis_url
     handled: list[t.Any] = []
-    bench.qconsume.add_consumer("billing", handled.append, name="bill")
-    bench.start()
+    worker_app.qconsume.add_consumer("billing", handled.append, name="bill")
+    worker_app.start()
     with Proxy(redis_server.port) as proxy:
         url = redis_url.replace(f":{redis_server.port}/", f":{proxy.port}/")
-        slow = Bench(QCONSUME_BROKER_URL=url, QCONSUME_METRICS=True)
+        slow = AppWithWorkers(QCONSUME_BROKER_URL=url, QCONSUME_METRICS=True)
         slow.qconsume.add_consumer("billing", print, name="bill")
         poller = BacklogPoller(slow.consumers, metrics_of(slow.app), 0.01)
         poller.start()
@@ -175,7 +177,9 @@ def test_a_reading_without_an_answer_delays_neither_consuming_nor_the_stop(
         proxy.stall()
         # Once no reading is in the air any more, the next one hangs.
         last = wait_for(lambda: _find_unchanged(poller, 0.5))
-        bench.consumers.publish_many([("billing", number) for number in range(1_000)])
+        worker_app.consumers.publish_many(
+            [("billing", number) for number in range(1_000)]
+        )
         wait_for(lambda: len(handled) == 1_000)
         assert poller.latest is last
         assert poller._failing_since is None, "the reading was over before"
@@ -192,14 +196,14 @@ def _find_unchanged(poller: BacklogPoller, seconds: float) -> Reading | None:
 
 
 def test_a_process_that_cannot_use_the_folder_reads_for_itself(
-    bench: Bench, tmp_path: pathlib.Path
+    worker_app: AppWithWorkers, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "file").touch()
-    bench.config["QCONSUME_METRICS"] = str(tmp_path / "file" / "folder")
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    bench.start()
-    wait_for(lambda: gauges(bench).get(READY) == 0)
-    assert gauges(bench)[OLDEST] == 0
+    worker_app.config["QCONSUME_METRICS"] = str(tmp_path / "file" / "folder")
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker_app.start()
+    wait_for(lambda: gauges(worker_app).get(READY) == 0)
+    assert gauges(worker_app)[OLDEST] == 0
 
 
 #: Runs a worker that shows its gauges in FOLDER; prints a line once it runs.

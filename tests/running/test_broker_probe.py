@@ -19,7 +19,7 @@ from ..servers import Redis
 from ..servers import RedisCluster
 from ..servers import Vhost
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 from .outage import play_outages
 
 #: Seconds longer than any test: a wait for it that ends is a failure.
@@ -142,11 +142,11 @@ def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_consuming_goes_on_when_the_broker_is_back(
-    bench: Bench, long_pauses: None
+    worker_app: AppWithWorkers, long_pauses: None
 ) -> None:
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    broker = play_outages(bench)
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(worker_app)
+    worker = worker_app.start()
     wait_for(lambda: worker.ready)
     broker.down()
     wait_for(lambda: broker.probed > 2)
@@ -154,20 +154,20 @@ def test_consuming_goes_on_when_the_broker_is_back(
     wait_for(lambda: worker.ready)
 
 
-def goes_on(bench: Bench, server: t.Any) -> None:
+def goes_on(worker_app: AppWithWorkers, server: t.Any) -> None:
     """Stop the server and start it: consuming goes on before any pause ends."""
     done: list[t.Any] = []
-    bench.qconsume.add_consumer("billing", done.append, name="bill")
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", done.append, name="bill")
+    worker = worker_app.start()
     wait_for(lambda: worker.ready, 60)
     server.kill()
     wait_for(lambda: not worker.ready, 30)
-    wait_for(lambda: not bench.consumers.broker.is_reachable(), 30)
+    wait_for(lambda: not worker_app.consumers.broker.is_reachable(), 30)
     # At least one probe: a broker that was never seen away cannot come back.
     wait_for(lambda: worker._probe._is_away, 30)
     server.start()
     wait_for(lambda: worker.ready, 30)
-    bench.publish("billing", "after")
+    worker_app.publish("billing", "after")
     wait_for(lambda: done == ["after"], 30)
 
 
@@ -175,47 +175,47 @@ def goes_on(bench: Bench, server: t.Any) -> None:
 @pytest.mark.deadline(180)
 @pytest.mark.parametrize("layout", ["redis", "redis-streams"])
 def test_consuming_goes_on_at_once_on_redis(
-    bench: Bench, own_redis: Redis, layout: str, long_pauses: None
+    worker_app: AppWithWorkers, own_redis: Redis, layout: str, long_pauses: None
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = own_redis.url.replace("redis", layout, 1)
-    goes_on(bench, own_redis)
+    worker_app.config["QCONSUME_BROKER_URL"] = own_redis.url.replace("redis", layout, 1)
+    goes_on(worker_app, own_redis)
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(240)
 def test_consuming_goes_on_at_once_on_rabbitmq(
-    bench: Bench,
+    worker_app: AppWithWorkers,
     own_rabbitmq: RabbitMQ,
     own_rabbitmq_vhost: Vhost,
     long_pauses: None,
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = own_rabbitmq_vhost.url
-    goes_on(bench, own_rabbitmq)
+    worker_app.config["QCONSUME_BROKER_URL"] = own_rabbitmq_vhost.url
+    goes_on(worker_app, own_rabbitmq)
 
 
 @pytest.mark.broker
 @pytest.mark.deadline(300)
 def test_a_kafka_consumer_keeps_its_partitions_over_an_outage(
-    bench: Bench, own_kafka: Kafka, long_pauses: None
+    worker_app: AppWithWorkers, own_kafka: Kafka, long_pauses: None
 ) -> None:
     """A new member would wait for the end of the old session: two minutes here."""
     done: list[t.Any] = []
     go = Event()
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: str) -> None:
         go.wait()
         done.append(order)
 
-    bench.config |= {
+    worker_app.config |= {
         "QCONSUME_BROKER_URL": own_kafka.url,
         "QCONSUME_LEASE": 120,
         "QCONSUME_TRANSPORT_OPTIONS": {"partitions": 1},
         "QCONSUME_PUBLISH_TIMEOUT": 60,
     }
-    worker = bench.start()
+    worker = worker_app.start()
     wait_for(lambda: worker.ready, 60)
-    bench.publish("billing", "in hand")
+    worker_app.publish("billing", "in hand")
     wait_for(lambda: worker.busy == 1, 60)
     own_kafka.kill()
     wait_for(lambda: not worker.ready, 60)
@@ -224,47 +224,47 @@ def test_a_kafka_consumer_keeps_its_partitions_over_an_outage(
     wait_for(lambda: done == ["in hand"])
     own_kafka.start()
     wait_for(lambda: worker.ready, 60)
-    bench.publish("billing", "after")
+    worker_app.publish("billing", "after")
     wait_for(lambda: done == ["in hand", "after"], 60)
     assert worker.stop() is True
-    assert bench.consumers.broker.depth("billing") == 0
+    assert worker_app.consumers.broker.depth("billing") == 0
 
 
 @pytest.mark.broker
 def test_kafka_is_reachable_while_its_port_is_open(
-    bench: Bench, own_kafka: Kafka
+    worker_app: AppWithWorkers, own_kafka: Kafka
 ) -> None:
     url = own_kafka.url.replace("kafka://", "kafka://127.0.0.1:1,")
-    bench.config["QCONSUME_BROKER_URL"] = url
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    assert bench.consumers.broker.is_reachable()
+    worker_app.config["QCONSUME_BROKER_URL"] = url
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    assert worker_app.consumers.broker.is_reachable()
     own_kafka.kill()
-    assert not bench.consumers.broker.is_reachable()
+    assert not worker_app.consumers.broker.is_reachable()
 
 
 @pytest.mark.broker
 def test_a_redis_that_refuses_the_password_is_reachable(
-    bench: Bench, own_redis: Redis
+    worker_app: AppWithWorkers, own_redis: Redis
 ) -> None:
     own_redis.command("CONFIG", "SET", "requirepass", "s3cret")
-    bench.config["QCONSUME_BROKER_URL"] = own_redis.url
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    assert bench.consumers.broker.is_reachable()
-    bench.consumers.close()
+    worker_app.config["QCONSUME_BROKER_URL"] = own_redis.url
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    assert worker_app.consumers.broker.is_reachable()
+    worker_app.consumers.close()
     own_redis.kill()
-    assert not bench.consumers.broker.is_reachable()
+    assert not worker_app.consumers.broker.is_reachable()
 
 
 @pytest.mark.broker
 def test_a_cluster_is_reachable_once_all_its_nodes_are(
-    bench: Bench, redis_cluster: RedisCluster
+    worker_app: AppWithWorkers, redis_cluster: RedisCluster
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = redis_cluster.url
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    broker, node = bench.consumers.broker, redis_cluster.nodes[0]
+    worker_app.config["QCONSUME_BROKER_URL"] = redis_cluster.url
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    broker, node = worker_app.consumers.broker, redis_cluster.nodes[0]
     assert broker.is_reachable()
     node.kill()
     assert not broker.is_reachable()
     node.start()
     wait_for(broker.is_reachable, 30)
-    bench.consumers.close()
+    worker_app.consumers.close()

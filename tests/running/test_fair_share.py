@@ -19,7 +19,7 @@ from flask_qconsume.running.worker import Worker
 
 from ..waiting import spend
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 #: Longer than any test: a turn that comes by it is a failure.
 NEVER = 3600.0
@@ -246,16 +246,16 @@ def test_the_pause_settles_where_messages_make_the_hub_late(pace: Pace) -> None:
 
 def steps_with(**config: t.Any) -> list[int]:
     """Numbers of messages that were begun between two sleeps of another greenlet."""
-    bench = Bench(QCONSUME_PREFETCH=500, **config)
+    worker_app = AppWithWorkers(QCONSUME_PREFETCH=500, **config)
     begun: list[int] = []
 
-    @bench.qconsume.consumer("work")
+    @worker_app.qconsume.consumer("work")
     def work(body: t.Any) -> None:
         begun.append(body)
         spin(TURN_SECONDS)
 
-    bench.consumers.publish_many([("work", number) for number in range(300)])
-    worker = Worker(bench.app, beside_web=True)
+    worker_app.consumers.publish_many([("work", number) for number in range(300)])
+    worker = Worker(worker_app.app, beside_web=True)
     worker.start()
     seen = [0]
     while len(begun) < 300:

@@ -18,7 +18,7 @@ from flask_qconsume.running.worker import Worker
 from ..servers.kafka import Kafka
 from ..servers.rabbitmq import Vhost
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 
 def limit(vhost: Vhost, pattern: str, length: int) -> None:
@@ -36,27 +36,29 @@ def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shop(bench: Bench, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def shop(
+    worker_app: AppWithWorkers, rabbitmq_vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> AppWithWorkers:
     """A consumer of four at once. Bad orders become dead letters; few of these fit."""
     monkeypatch.setattr("flask_qconsume.broker.link.PARKED_RETRY_SECONDS", 1.0)
-    bench.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
-    add_consumer(bench)
-    bench.consumers.broker.declare()
+    worker_app.config["QCONSUME_BROKER_URL"] = rabbitmq_vhost.url
+    add_consumer(worker_app)
+    worker_app.consumers.broker.declare()
     limit(rabbitmq_vhost, r"\.dead$", 1)
-    return bench
+    return worker_app
 
 
-def add_consumer(bench: Bench) -> None:
-    bench.handled = []  # type: ignore[attr-defined]
+def add_consumer(worker_app: AppWithWorkers) -> None:
+    worker_app.handled = []  # type: ignore[attr-defined]
 
-    @bench.qconsume.consumer("billing", concurrency=4, retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("billing", concurrency=4, retry={"max_attempts": 1})
     def bill(order: str) -> None:
-        bench.handled.append(order)  # type: ignore[attr-defined]
+        worker_app.handled.append(order)  # type: ignore[attr-defined]
         if order.startswith("bad"):
             raise ValueError
 
 
-def fill_dead_letters(shop: Bench, worker: Worker) -> list[str]:
+def fill_dead_letters(shop: AppWithWorkers, worker: Worker) -> list[str]:
     """Publish bad orders until the dead-letter queue refuses one; return them all.
 
     A quorum queue takes more than its bound: what is sent before the publisher has
@@ -74,7 +76,7 @@ def fill_dead_letters(shop: Bench, worker: Worker) -> list[str]:
 
 
 def test_other_messages_are_handled_and_dead_letters_arrive_in_the_end(
-    shop: Bench,
+    shop: AppWithWorkers,
 ) -> None:
     worker = shop.start()
     orders = fill_dead_letters(shop, worker)
@@ -101,7 +103,9 @@ def test_other_messages_are_handled_and_dead_letters_arrive_in_the_end(
     assert worker.stop() is True
 
 
-def take_out(shop: Bench, letters: dict[t.Any, DeadLetter]) -> dict[t.Any, DeadLetter]:
+def take_out(
+    shop: AppWithWorkers, letters: dict[t.Any, DeadLetter]
+) -> dict[t.Any, DeadLetter]:
     """Make room in the dead-letter queue, and add the letters that it had to a list."""
     plan = shop.consumers.topology.queue("billing")
     found = shop.consumers.broker.dead_letters(plan)
@@ -114,36 +118,36 @@ def take_out(shop: Bench, letters: dict[t.Any, DeadLetter]) -> dict[t.Any, DeadL
     return letters
 
 
-def test_a_stop_that_could_not_settle_says_so(shop: Bench) -> None:
+def test_a_stop_that_could_not_settle_says_so(shop: AppWithWorkers) -> None:
     worker = shop.start()
     fill_dead_letters(shop, worker)
     assert worker.stop() is False
 
 
 def test_other_messages_are_handled_on_kafka(
-    bench: Bench, kafka: Kafka, kafka_prefix: str
+    worker_app: AppWithWorkers, kafka: Kafka, kafka_prefix: str
 ) -> None:
     """The topic of dead letters takes shorter records than the queue's own."""
-    bench.config |= {
+    worker_app.config |= {
         "QCONSUME_BROKER_URL": kafka.url,
         "QCONSUME_QUEUE_PREFIX": kafka_prefix,
     }
-    add_consumer(bench)
-    bench.consumers.broker.declare()
-    (plan,) = bench.consumers.topology.queues
+    add_consumer(worker_app)
+    worker_app.consumers.broker.declare()
+    (plan,) = worker_app.consumers.topology.queues
     longest(kafka, naming.dead_letter_topic(plan.name), 500)
-    worker = bench.start()
+    worker = worker_app.start()
     for number in range(12):
-        bench.publish("billing", f"bad {number}" + "x" * 1_000)
+        worker_app.publish("billing", f"bad {number}" + "x" * 1_000)
     wait_for(lambda: worker.subscriptions[0].settler.retries_forwards, 30)
     for number in range(12):
-        bench.publish("billing", f"good {number}")
+        worker_app.publish("billing", f"good {number}")
     counts = worker.subscriptions[0].counts
     wait_for(lambda: counts["ack"] == 12, 30)
     assert counts["reject"] == 12
 
     longest(kafka, naming.dead_letter_topic(plan.name), 100_000)
-    wait_for(lambda: len(bench.dead(plan.name)) == 12, 60)
+    wait_for(lambda: len(worker_app.dead(plan.name)) == 12, 60)
     assert worker.stop() is True
 
 

@@ -16,7 +16,7 @@ from flask_qconsume.running.greenlets import ProtectedGreenlet
 
 from ..waiting import spend
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 
 def ours() -> list[gevent.Greenlet]:
@@ -27,7 +27,7 @@ def ours() -> list[gevent.Greenlet]:
 
 
 def test_a_timeout_that_a_handler_leaves_running_ends_with_its_message(
-    bench: Bench,
+    worker_app: AppWithWorkers,
 ) -> None:
     """Neither the next message of the same greenlet nor an idle greenlet gets it."""
     rung: list[gevent.Timeout] = []
@@ -37,79 +37,83 @@ def test_a_timeout_that_a_handler_leaves_running_ends_with_its_message(
             rung.append(self)
             super()._on_expiration(*args)
 
-    @bench.qconsume.consumer("billing", concurrency=1)
+    @worker_app.qconsume.consumer("billing", concurrency=1)
     def bill(kind: str) -> None:
         if kind == "leave one":
             Left(0.05).start()
         else:
             wait_for(lambda: rung)
 
-    worker = bench.start()
-    bench.publish("billing", "leave one")
-    bench.publish("billing", "wait")
+    worker = worker_app.start()
+    worker_app.publish("billing", "leave one")
+    worker_app.publish("billing", "wait")
     counts = worker.subscriptions[0].counts
     wait_for(lambda: counts.total() == 2)
 
     assert counts == {"ack": 2}
 
 
-def test_a_timeout_is_raised_in_its_own_message(bench: Bench) -> None:
-    @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 1})
+def test_a_timeout_is_raised_in_its_own_message(worker_app: AppWithWorkers) -> None:
+    @worker_app.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 1})
     def bill(order: t.Any) -> None:
         gevent.Timeout(0.01).start()
         Event().wait()
 
-    bench.start()
-    bench.publish("billing")
-    wait_for(lambda: bench.dead("billing"))
+    worker_app.start()
+    worker_app.publish("billing")
+    wait_for(lambda: worker_app.dead("billing"))
 
-    (dead,) = bench.dead("billing")
+    (dead,) = worker_app.dead("billing")
     assert "Timeout" in dead.headers["x-qconsume-error"]
 
 
-def test_a_kill_that_comes_late_does_not_reach_the_next_message(bench: Bench) -> None:
+def test_a_kill_that_comes_late_does_not_reach_the_next_message(
+    worker_app: AppWithWorkers,
+) -> None:
     seen: list[gevent.Greenlet] = []
 
-    @bench.qconsume.consumer("billing", concurrency=1)
+    @worker_app.qconsume.consumer("billing", concurrency=1)
     def bill(kind: str) -> None:
         if kind == "be seen":
             seen.append(gevent.getcurrent())
         else:
             gevent.spawn(seen[0].kill).join()
 
-    worker = bench.start()
-    bench.publish("billing", "be seen")
-    bench.publish("billing", "kill what was seen")
+    worker = worker_app.start()
+    worker_app.publish("billing", "be seen")
+    worker_app.publish("billing", "kill what was seen")
     counts = worker.subscriptions[0].counts
     wait_for(lambda: counts.total() == 2)
 
     assert counts == {"ack": 2}
 
 
-def test_a_consumer_outlives_the_timeouts_that_its_messages_leave(bench: Bench) -> None:
+def test_a_consumer_outlives_the_timeouts_that_its_messages_leave(
+    worker_app: AppWithWorkers,
+) -> None:
     left: list[gevent.Timeout] = []
 
-    @bench.qconsume.consumer("billing", concurrency=5)
+    @worker_app.qconsume.consumer("billing", concurrency=5)
     def bill(order: t.Any) -> None:
         left.append(gevent.Timeout.start_new(0.01))
         gevent.sleep(0)
 
-    worker = bench.start()
+    worker = worker_app.start()
     for number in range(50):
-        bench.publish("billing")
+        worker_app.publish("billing")
         wait_for(lambda n=number: len(left) > n and not left[-1].pending)
 
     wait_for(lambda: worker.subscriptions[0].counts == {"ack": 50})
 
 
 def test_greenlets_are_reused_unless_other_code_refers_to_them(
-    bench: Bench,
+    worker_app: AppWithWorkers,
 ) -> None:
     """Messages that leave no reference behind share their greenlets."""
     seen: list[int] = []
     logging.disable()  # The log that pytest keeps refers to errors, and so to frames.
 
-    @bench.qconsume.consumer("billing", concurrency=1)
+    @worker_app.qconsume.consumer("billing", concurrency=1)
     def bill(waits: bool) -> None:
         threading.current_thread()
         seen.append(id(gevent.getcurrent()))
@@ -118,9 +122,9 @@ def test_greenlets_are_reused_unless_other_code_refers_to_them(
         if not waits:
             raise OSError
 
-    bench.start()
+    worker_app.start()
     for number in range(10):
-        bench.publish("billing", number % 2 == 0)
+        worker_app.publish("billing", number % 2 == 0)
     wait_for(lambda: len(seen) >= 30)
 
     logging.disable(logging.NOTSET)
@@ -128,28 +132,28 @@ def test_greenlets_are_reused_unless_other_code_refers_to_them(
 
 
 def test_killing_all_greenlets_ends_none_of_the_workers(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     handled: list[t.Any] = []
 
-    @bench.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
+    @worker_app.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
     def bill(order: t.Any) -> None:
         handled.append(order)
         if order == "fail":
             raise OSError
 
-    worker = bench.start()
+    worker = worker_app.start()
     for number in range(3):
-        bench.publish("billing", number)
+        worker_app.publish("billing", number)
     wait_for(lambda: len(handled) == 3)
     for kind in (gevent.GreenletExit, gevent.Timeout):
         for greenlet in ours():
             greenlet.kill(kind, block=False)
         gevent.idle()  # All have been hit.
     for number in range(3, 6):
-        bench.publish("billing", number)
-    bench.publish("billing", "fail")
-    wait_for(lambda: bench.dead("billing"))
+        worker_app.publish("billing", number)
+    worker_app.publish("billing", "fail")
+    wait_for(lambda: worker_app.dead("billing"))
 
     assert sorted(map(str, handled)) == ["0", "1", "2", "3", "4", "5", "fail", "fail"]
     assert worker.watchdog.verdict.live
@@ -159,18 +163,20 @@ def test_killing_all_greenlets_ends_none_of_the_workers(
     assert any("a greenlet of the worker. It goes on" in t for t in texts)
 
 
-def test_killing_all_greenlets_loses_no_waiting_retry(bench: Bench) -> None:
+def test_killing_all_greenlets_loses_no_waiting_retry(
+    worker_app: AppWithWorkers,
+) -> None:
     """A greenlet that has not begun would end silently."""
     attempts: list[int] = []
 
-    @bench.qconsume.consumer("billing", retry={"min_delay": 0.3, "jitter": 0})
+    @worker_app.qconsume.consumer("billing", retry={"min_delay": 0.3, "jitter": 0})
     def bill(order: t.Any) -> None:
         attempts.append(current_message.attempt)
         if current_message.attempt == 1:
             raise OSError
 
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.subscriptions[0].counts == {"retry": 1})
     gevent.killall(ours(), block=False)
 
@@ -188,54 +194,56 @@ def create_kafka_config(request: pytest.FixtureRequest) -> dict[str, str]:
 @pytest.mark.broker
 @pytest.mark.parametrize("place", ["rabbitmq", "redis", "redis-streams", "kafka"])
 def test_killing_all_greenlets_ends_none_of_the_brokers(
-    bench: Bench, request: pytest.FixtureRequest, place: str
+    worker_app: AppWithWorkers, request: pytest.FixtureRequest, place: str
 ) -> None:
     """Publishing, confirming and looking for due messages go on."""
     if place == "kafka":
-        bench.config |= create_kafka_config(request)
+        worker_app.config |= create_kafka_config(request)
     else:
         url = request.getfixturevalue(f"{place.partition('-')[0]}_url")
         scheme = "amqp" if place == "rabbitmq" else place
-        bench.config["QCONSUME_BROKER_URL"] = scheme + url[url.index(":") :]
+        worker_app.config["QCONSUME_BROKER_URL"] = scheme + url[url.index(":") :]
     handled: list[t.Any] = []
 
-    @bench.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
+    @worker_app.qconsume.consumer("billing", concurrency=3, retry={"max_attempts": 2})
     def bill(order: t.Any) -> None:
         handled.append(order)
         if order == 4:
             raise OSError
 
-    worker = bench.start()
+    worker = worker_app.start()
     for number in range(2):
-        bench.publish("billing", number)
+        worker_app.publish("billing", number)
     wait_for(lambda: len(handled) == 2, 30)
     for greenlet in ours():
         greenlet.kill(block=False)
     gevent.idle()  # What is published at that moment may fail, and says so.
     for number in range(2, 5):
-        bench.publish("billing", number)
-    (plan,) = bench.consumers.topology.queues
-    wait_for(lambda: bench.dead(plan.name), 60)
+        worker_app.publish("billing", number)
+    (plan,) = worker_app.consumers.topology.queues
+    wait_for(lambda: worker_app.dead(plan.name), 60)
 
     wait_for(lambda: sorted(handled) == [0, 1, 2, 3, 4, 4])
     assert worker.stop() is True
 
 
-def test_an_error_thrown_after_the_handler_counts_for_its_message(bench: Bench) -> None:
+def test_an_error_thrown_after_the_handler_counts_for_its_message(
+    worker_app: AppWithWorkers,
+) -> None:
     """The message has the handler's outcome or the retry policy's, but always one."""
 
-    @bench.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 2})
+    @worker_app.qconsume.consumer("billing", concurrency=1, retry={"max_attempts": 2})
     def bill(order: t.Any) -> None:
         if current_message.attempt == 1:
             gevent.Timeout(0.01).start()
 
-    @bench.qconsume.teardown_message
+    @worker_app.qconsume.teardown_message
     def wait_long(error: BaseException | None) -> None:
         if current_message.attempt == 1:
             Event().wait()
 
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.subscriptions[0].counts == {"retry": 1, "ack": 1})
 
 

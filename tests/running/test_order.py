@@ -19,7 +19,7 @@ from flask_qconsume.brokers.memory.link import MemoryLink
 from flask_qconsume.brokers.memory.store import create_stored
 
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 
 class PartedDelivery(Delivery):
@@ -75,11 +75,11 @@ class Parted(Memory):
 
 
 @pytest.fixture
-def broker(bench: Bench) -> t.Callable[[], Parted]:
+def broker(worker_app: AppWithWorkers) -> t.Callable[[], Parted]:
     """Gives the app such a broker, once its consumers are registered."""
 
     def make() -> Parted:
-        consumers = bench.consumers
+        consumers = worker_app.consumers
         made = Parted(consumers.settings, consumers.topology)
         consumers._broker.made = made
         return made
@@ -88,19 +88,19 @@ def broker(bench: Bench) -> t.Callable[[], Parted]:
 
 
 def test_what_went_stale_on_a_link_that_is_well_makes_room(
-    bench: Bench, broker: t.Callable[[], Parted]
+    worker_app: AppWithWorkers, broker: t.Callable[[], Parted]
 ) -> None:
     go, seen = Event(), []
 
-    @bench.qconsume.consumer("billing", concurrency=1, prefetch=2)
+    @worker_app.qconsume.consumer("billing", concurrency=1, prefetch=2)
     def bill(order: t.Any) -> None:
         seen.append(order)
         go.wait()
 
     made = broker()
-    worker = bench.start()
+    worker = worker_app.start()
     for number in range(4):
-        bench.publish("billing", number)
+        worker_app.publish("billing", number)
     wait_for(lambda: worker.busy == 1 and len(made.link.given) == 2)
     for delivery in made.link.given:
         delivery.gone = True
@@ -119,30 +119,30 @@ def test_what_went_stale_on_a_link_that_is_well_makes_room(
 
 
 def test_a_retry_is_left_with_a_link_that_keeps_an_order(
-    bench: Bench, broker: t.Callable[[], Parted]
+    worker_app: AppWithWorkers, broker: t.Callable[[], Parted]
 ) -> None:
     attempts: list[int] = []
     retry = {"max_attempts": 3, "min_delay": 100, "factor": 2, "jitter": 0}
 
-    @bench.qconsume.consumer("billing", retry=retry, concurrency=1, prefetch=1)
+    @worker_app.qconsume.consumer("billing", retry=retry, concurrency=1, prefetch=1)
     def bill(order: t.Any) -> None:
         attempts.append(current_message.attempt)
         raise OSError("gateway down")
 
     made = broker()
-    bench.start()
-    bench.publish("billing")
-    wait_for(lambda: bench.dead("billing"))
+    worker_app.start()
+    worker_app.publish("billing")
+    wait_for(lambda: worker_app.dead("billing"))
 
     assert attempts == [1, 2, 3]
     assert made.link.postponed == [(2, 100.0), (3, 200.0)]
-    (dead,) = bench.dead("billing")
+    (dead,) = worker_app.dead("billing")
     assert dead.headers["x-qconsume-attempts"] == 3
 
 
 @pytest.mark.parametrize(("deaths", "handled"), [(0, True), (1, True), (2, False)])
 def test_a_suspect_is_handled_where_it_is_until_it_has_killed_too_often(
-    bench: Bench,
+    worker_app: AppWithWorkers,
     broker: t.Callable[[], Parted],
     deaths: int,
     handled: bool,
@@ -150,23 +150,23 @@ def test_a_suspect_is_handled_where_it_is_until_it_has_killed_too_often(
 ) -> None:
     seen: list[t.Any] = []
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         seen.append(order)
 
     made = broker()
     made.declare()
-    bench.publish("billing", 1)
+    worker_app.publish("billing", 1)
     queue = made.store.queue("billing")
     (entry,) = queue.take(1, lambda: False)
     marked = dataclasses.replace(entry.message, redelivered=True, deaths=deaths)
     queue.put([entry._replace(message=marked)])
-    worker = bench.start()
+    worker = worker_app.start()
     if handled:
         wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1)
-        assert (seen, bench.dead("billing")) == ([1], [])
+        assert (seen, worker_app.dead("billing")) == ([1], [])
         return
-    (dead,) = wait_for(lambda: bench.dead("billing"))
+    (dead,) = wait_for(lambda: worker_app.dead("billing"))
     assert seen == []
     assert "its process died 2 times" in dead.headers["x-qconsume-reason"]
     assert "is a dead letter: its process died 2 times" in caplog.text

@@ -11,7 +11,7 @@ from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.running.outage_log import OutageLog
 
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 from .outage import play_outages
 
 AWAY = BrokerUnavailable("nobody listens")
@@ -106,13 +106,13 @@ def test_a_subscription_that_stayed_connected_logs_nothing(
 
 
 def test_a_worker_with_many_consumers_logs_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("one", "two", "three"):
-        bench.qconsume.add_consumer(name, print, name=name)
-    broker = play_outages(bench)
+        worker_app.qconsume.add_consumer(name, print, name=name)
+    broker = play_outages(worker_app)
     with caplog.at_level(logging.INFO, "flask_qconsume"):
-        worker = bench.start()
+        worker = worker_app.start()
         wait_for(lambda: worker.ready)
         caplog.clear()
         broker.down()

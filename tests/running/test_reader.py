@@ -18,7 +18,7 @@ from flask_qconsume.running.greenlets import ProtectedGreenlet
 from flask_qconsume.running.reader import Reader
 
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 PLAN = QueuePlan("billing", consumer="billing", type="", bindings=())
 
@@ -60,16 +60,18 @@ def test_handlers_begin_before_the_next_read() -> None:
     assert happened == ["read", "begun"] * 3
 
 
-def test_a_reader_that_waits_for_room_ends_with_its_link(bench: Bench) -> None:
+def test_a_reader_that_waits_for_room_ends_with_its_link(
+    worker_app: AppWithWorkers,
+) -> None:
     """Its greenlet used to stay forever, and a stop waited five seconds for it."""
     go = Event()
 
-    @bench.qconsume.consumer("billing", concurrency=1, prefetch=1)
+    @worker_app.qconsume.consumer("billing", concurrency=1, prefetch=1)
     def bill(order: None) -> None:
         go.wait()
 
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.busy == 1)
     reading = [each for each in gc.get_objects() if _reads(each)]
     worker.stop(timeout=0)

@@ -23,7 +23,7 @@ from flask_qconsume import spawn
 from ..harness.scripts import run_script
 from ..waiting import hang
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 
 
 class Held:
@@ -131,19 +131,19 @@ def check_that_nothing_is_left(watched: Watched) -> None:
 
 @pytest.mark.parametrize("handle", HANDLERS, ids=names)
 def test_a_handlers_variables_are_freed_with_its_message(
-    bench: Bench, watched: Watched, handle: Callable[[], t.Any]
+    worker_app: AppWithWorkers, watched: Watched, handle: Callable[[], t.Any]
 ) -> None:
-    @bench.qconsume.consumer(
+    @worker_app.qconsume.consumer(
         "billing", retry={"max_attempts": 2, "min_delay": 0.01}, timeout=0.05
     )
     def bill(order: t.Any) -> t.Any:
         held = watch(watched)
         return held and handle()
 
-    worker = bench.start()
+    worker = worker_app.start()
     counts = worker.subscriptions[0].counts
     for number in range(3):
-        bench.publish("billing")
+        worker_app.publish("billing")
         wait_for(lambda n=number: counts["ack"] + counts["reject"] > n)
 
     check_that_nothing_is_left(watched)
@@ -154,7 +154,7 @@ def test_a_handlers_variables_are_freed_with_its_message(
     "stage", ["before_message", "after_message", "teardown_message", "errorhandler"]
 )
 def test_a_hooks_variables_are_freed_with_its_message(
-    bench: Bench,
+    worker_app: AppWithWorkers,
     watched: Watched,
     stage: str,
     raised: type[Exception],
@@ -166,18 +166,20 @@ def test_a_hooks_variables_are_freed_with_its_message(
         raise kept
 
     if stage == "errorhandler":
-        bench.qconsume.message_errorhandler(KeyError)(function)
+        worker_app.qconsume.message_errorhandler(KeyError)(function)
     else:
-        getattr(bench.qconsume, stage)(function)
+        getattr(worker_app.qconsume, stage)(function)
 
-    @bench.qconsume.consumer("billing", retry={"max_attempts": 2, "min_delay": 0.01})
+    @worker_app.qconsume.consumer(
+        "billing", retry={"max_attempts": 2, "min_delay": 0.01}
+    )
     def bill(order: t.Any) -> None:
         if stage == "errorhandler":
             raise KeyError
 
-    worker = bench.start()
+    worker = worker_app.start()
     counts = worker.subscriptions[0].counts
-    bench.publish("billing")
+    worker_app.publish("billing")
     wait_for(lambda: counts["reject"] + counts["ack"])
 
     check_that_nothing_is_left(watched)
@@ -189,30 +191,34 @@ def test_a_hooks_variables_are_freed_with_its_message(
     ids=["refused by the schema", "undecodable"],
 )
 def test_a_message_that_cannot_be_handled_leaves_nothing(
-    bench: Bench,
+    worker_app: AppWithWorkers,
     watched: Watched,
     body: t.Any,
     options: dict[str, t.Any],
 ) -> None:
-    bench.qconsume.add_consumer("billing", print, name="bill", schema=OrderSchema())
+    worker_app.qconsume.add_consumer(
+        "billing", print, name="bill", schema=OrderSchema()
+    )
 
-    @bench.qconsume.teardown_message
+    @worker_app.qconsume.teardown_message
     def look(error: BaseException | None) -> None:
         watch(watched)
         assert error is not None
         watched.append(weakref.ref(error))
 
-    worker = bench.start()
-    bench.publish("billing", body, **options)
+    worker = worker_app.start()
+    worker_app.publish("billing", body, **options)
     wait_for(lambda: worker.subscriptions[0].counts["reject"])
 
     check_that_nothing_is_left(watched)
 
 
-def test_an_interrupted_message_leaves_nothing(bench: Bench, watched: Watched) -> None:
+def test_an_interrupted_message_leaves_nothing(
+    worker_app: AppWithWorkers, watched: Watched
+) -> None:
     interrupted: list[bool] = []
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         held = watch(watched)
         try:
@@ -221,8 +227,8 @@ def test_an_interrupted_message_leaves_nothing(bench: Bench, watched: Watched) -
             interrupted.append(bool(held))
             raise
 
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.busy == 1)
     worker.stop(timeout=0)
     assert interrupted == [True]
@@ -274,7 +280,9 @@ print(len(failures), [each for each in failures if each][:1])
     assert done.stdout == "200 []\n", done.stderr
 
 
-def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> None:
+def test_a_listener_that_keeps_an_error_has_its_text_and_lines(
+    worker_app: AppWithWorkers,
+) -> None:
     from flask_qconsume import signals
     from flask_qconsume.logs import format_traceback
 
@@ -283,14 +291,14 @@ def test_a_listener_that_keeps_an_error_has_its_text_and_lines(bench: Bench) -> 
     def keep(app: t.Any, error: BaseException, **_: t.Any) -> None:
         kept.append(error)
 
-    @bench.qconsume.consumer("billing", retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("billing", retry={"max_attempts": 1})
     def bill(order: t.Any) -> None:
         assert current_message.attempt == 1
         fail()
 
     with signals.message_rejected.connected_to(keep):
-        worker = bench.start()
-        bench.publish("billing")
+        worker = worker_app.start()
+        worker_app.publish("billing")
         wait_for(lambda: worker.subscriptions[0].counts["reject"])
         gevent.sleep(0)
 

@@ -41,7 +41,7 @@ from flask_qconsume.running.worker import Worker
 
 from ..waiting import spend
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 from .outage import Outage
 from .outage import play_outages
 
@@ -77,9 +77,9 @@ def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
     return [m for m in (r.getMessage() for r in caplog.records) if text in m]
 
 
-def test_a_worker_is_ready_until_its_stop(bench: Bench) -> None:
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    worker = bench.start()
+def test_a_worker_is_ready_until_its_stop(worker_app: AppWithWorkers) -> None:
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker = worker_app.start()
     wait_for(lambda: is_fine(worker))
     worker.quiet()
     wait_for(lambda: "stopping" in kinds(worker))
@@ -88,11 +88,11 @@ def test_a_worker_is_ready_until_its_stop(bench: Bench) -> None:
     assert worker.stop() is True
 
 
-def test_a_broker_that_is_away_leaves_it_live(bench: Bench) -> None:
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    broker = play_outages(bench)
+def test_a_broker_that_is_away_leaves_it_live(worker_app: AppWithWorkers) -> None:
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(worker_app)
     broker.down()
-    worker = bench.start()
+    worker = worker_app.start()
     wait_for(lambda: kinds(worker) == ["disconnected", "disconnected"])
     assert (worker.watchdog.verdict.live, worker.watchdog.verdict.ready) == (
         True,
@@ -103,19 +103,19 @@ def test_a_broker_that_is_away_leaves_it_live(bench: Bench) -> None:
 
 
 def test_a_blocked_hub_is_noticed_while_it_is_blocked(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.config["QCONSUME_BLOCKED_AFTER"] = 0.1
+    worker_app.config["QCONSUME_BLOCKED_AFTER"] = 0.1
     blocked: list[Verdict] = []
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         spin(20, blocked, enough=4)
 
-    worker = bench.start()
+    worker = worker_app.start()
     wait_for(lambda: is_fine(worker))
     worker.watchdog.add_outlet(lambda told: told.live or blocked.append(told))
-    bench.publish("billing")
+    worker_app.publish("billing")
     wait_for(lambda: worker.subscriptions[0].counts["ack"] == 1, 30)
     wait_for(lambda: is_fine(worker))
     wait_for(lambda: said(caplog, "Over: One greenlet"))
@@ -128,21 +128,21 @@ def test_a_blocked_hub_is_noticed_while_it_is_blocked(
 
 
 def test_messages_that_wait_while_nothing_is_read_are_noticed(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.config["QCONSUME_STALLED_AFTER"] = 0.3
+    worker_app.config["QCONSUME_STALLED_AFTER"] = 0.3
     done: list[t.Any] = []
-    bench.qconsume.add_consumer("billing", done.append, name="bill")
-    broker = play_outages(bench)
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", done.append, name="bill")
+    broker = play_outages(worker_app)
+    worker = worker_app.start()
     wait_for(lambda: is_fine(worker))
     # A connection that is there and delivers nothing, as after a lost 'basic.consume'.
     link = [link for link in broker.links if link.lane is Lane.MAIN][-1]
     link._queue = broker.store.queue("unused")
-    bench.publish("billing", 0)
+    worker_app.publish("billing", 0)
     wait_for(lambda: done == [0])  # By the read that was waiting already.
-    bench.publish("billing", 1)
-    bench.publish("billing", 2)
+    worker_app.publish("billing", 1)
+    worker_app.publish("billing", 2)
     wait_for(lambda: "starved" in kinds(worker))
     assert worker.watchdog.verdict.live is False
     wait_for(lambda: said(caplog, "bill: connected, but it has read nothing"))
@@ -156,17 +156,17 @@ def test_messages_that_wait_while_nothing_is_read_are_noticed(
 
 
 def test_the_number_and_age_of_suspects_are_shown(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.config["QCONSUME_STALLED_AFTER"] = 0.6
+    worker_app.config["QCONSUME_STALLED_AFTER"] = 0.6
     go = Event()
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         go.wait()
 
-    broker = play_outages(bench)
-    worker = bench.start()
+    broker = play_outages(worker_app)
+    worker = worker_app.start()
     wait_for(lambda: [lane.waiting for lane in worker.watchdog.verdict.suspects] == [0])
     now = time.time()
     for age in (0.5, 0.4, 0.3):
@@ -186,19 +186,19 @@ def test_the_number_and_age_of_suspects_are_shown(
     wait_for(lambda: said(caplog, "Over: bill: a suspect in 'billing.suspects'"))
     assert len(said(caplog, "bill: a suspect in 'billing.suspects' has been")) == 2
     assert broker.read_suspects(
-        bench.consumers.topology.queue("billing")
+        worker_app.consumers.topology.queue("billing")
     ) == SuspectsStatus(0)
 
 
 def test_a_worker_is_not_ready_before_its_subscriptions_are_looked_at(
-    bench: Bench,
+    worker_app: AppWithWorkers,
 ) -> None:
-    bench.config["QCONSUME_STALLED_AFTER"] = 0.05
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    play_outages(bench).down()
+    worker_app.config["QCONSUME_STALLED_AFTER"] = 0.05
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    play_outages(worker_app).down()
     verdicts: list[Verdict] = []
-    worker = Worker(bench.app)
-    bench.workers.append(worker)
+    worker = Worker(worker_app.app)
+    worker_app.workers.append(worker)
     worker.watchdog.add_outlet(verdicts.append)
     worker.start()
     spin(0.2)  # Only the native thread looks meanwhile.
@@ -206,17 +206,17 @@ def test_a_worker_is_not_ready_before_its_subscriptions_are_looked_at(
     assert not any(verdict.ready for verdict in verdicts)
 
 
-def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:
-    bench.config["QCONSUME_STALLED_AFTER"] = 0.2
+def test_a_settler_that_is_stuck_is_noticed(worker_app: AppWithWorkers) -> None:
+    worker_app.config["QCONSUME_STALLED_AFTER"] = 0.2
     stuck = Event()
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    broker = play_outages(bench)
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    broker = play_outages(worker_app)
+    worker = worker_app.start()
     wait_for(lambda: is_fine(worker))
     link = [link for link in broker.links if link.lane is Lane.MAIN][-1]
     ack = link.ack
     link.ack = lambda deliveries: (stuck.wait(), ack(deliveries))  # type: ignore[method-assign]
-    bench.publish("billing")
+    worker_app.publish("billing")
     wait_for(lambda: "unsettled" in kinds(worker))
     assert worker.watchdog.verdict.live is False
     stuck.set()
@@ -224,22 +224,22 @@ def test_a_settler_that_is_stuck_is_noticed(bench: Bench) -> None:
 
 
 def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flask_qconsume import Reject
     from flask_qconsume.running import settler
 
     monkeypatch.setattr(settler, "Backoff", lambda: Backoff(0.01, 0.05))
-    bench.config["QCONSUME_STALLED_AFTER"] = 0.2
+    worker_app.config["QCONSUME_STALLED_AFTER"] = 0.2
 
-    @bench.qconsume.consumer("billing")
+    @worker_app.qconsume.consumer("billing")
     def bill(order: t.Any) -> None:
         raise Reject("no good")
 
-    broker: Outage = play_outages(bench)
+    broker: Outage = play_outages(worker_app)
     broker.is_full = True
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     shown: list[Verdict] = []
     worker.watchdog.add_outlet(shown.append)
     wait_for(lambda: sum("handled 1 message" in v.to_json() for v in shown) > 50)
@@ -251,38 +251,40 @@ def test_a_broker_that_takes_no_dead_letters_is_shown_and_leaves_it_live(
 
 
 def test_a_handler_that_outlives_its_limit_is_shown(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.1)
     go = Event()
 
-    @bench.qconsume.consumer("billing", timeout=0.05, concurrency=2, retry=None)
+    @worker_app.qconsume.consumer("billing", timeout=0.05, concurrency=2, retry=None)
     def bill(order: t.Any) -> None:
         while not go.is_set():
             with contextlib.suppress(HandlerTimeout):
                 go.wait()
 
-    worker = bench.start()
-    bench.publish("billing", 1)
+    worker = worker_app.start()
+    worker_app.publish("billing", 1)
     wait_for(lambda: "overdue" in kinds(worker))
     assert worker.watchdog.verdict.live is True
-    bench.publish("billing", 2)
+    worker_app.publish("billing", 2)
     wait_for(lambda: not worker.watchdog.verdict.live)
     go.set()
     wait_for(lambda: is_fine(worker))
 
 
 def test_consumers_at_the_slowest_pace_for_long_are_shown(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.config |= {
+    worker_app.config |= {
         "QCONSUME_STALLED_AFTER": 0.1,
         "QCONSUME_HUB_LATENCY": 0.05,
         "QCONSUME_LEAST_SHARE": 0.01,
     }
     over = Event()
 
-    @bench.qconsume.consumer("billing", retry={"min_delay": 0, "max_attempts": 1_000})
+    @worker_app.qconsume.consumer(
+        "billing", retry={"min_delay": 0, "max_attempts": 1_000}
+    )
     def bill(order: t.Any) -> None:
         if not over.is_set():
             raise Retry(0)
@@ -292,9 +294,9 @@ def test_consumers_at_the_slowest_pace_for_long_are_shown(
             spin(0.2)
             spend(0.001)
 
-    worker = bench.start(beside_web=True)
+    worker = worker_app.start(beside_web=True)
     serving = gevent.spawn(site)
-    bench.publish("billing")
+    worker_app.publish("billing")
     wait_for(lambda: "slowed" in kinds(worker), timeout=60)
     assert (worker.watchdog.verdict.live, worker.watchdog.verdict.ready) == (True, True)
     over.set()
@@ -305,9 +307,11 @@ def test_consumers_at_the_slowest_pace_for_long_are_shown(
     assert record.levelno == logging.WARNING
 
 
-def test_a_connection_loop_that_ended_by_an_error_is_noticed(bench: Bench) -> None:
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    worker = bench.start()
+def test_a_connection_loop_that_ended_by_an_error_is_noticed(
+    worker_app: AppWithWorkers,
+) -> None:
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker = worker_app.start()
     wait_for(lambda: is_fine(worker))
     loop = worker.subscriptions[0].connection._greenlet
     assert loop is not None
@@ -317,7 +321,7 @@ def test_a_connection_loop_that_ended_by_an_error_is_noticed(bench: Bench) -> No
 
 
 def test_an_outlet_that_fails_is_logged_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[Verdict] = []
 
@@ -325,8 +329,8 @@ def test_an_outlet_that_fails_is_logged_once(
         tried.append(verdict)
         raise OSError("the disk is full")
 
-    bench.qconsume.add_consumer("billing", print, name="bill")
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", print, name="bill")
+    worker = worker_app.start()
     worker.watchdog.add_outlet(told)
     wait_for(lambda: len(tried) > 3)
     wait_for(lambda: said(caplog, "the disk is full"))

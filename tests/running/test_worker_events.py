@@ -31,15 +31,15 @@ from tests.listeners import make_raisers
 
 from ..waiting import hang
 from ..waiting import wait_for
-from .conftest import Bench
+from .conftest import AppWithWorkers
 from .outage import play_outages
 from .outage import publish_killer
 
 
 @pytest.fixture
-def recorder(bench: Bench) -> Recorder:
+def recorder(worker_app: AppWithWorkers) -> Recorder:
     made = Recorder()
-    bench.consumers.events.add(made)
+    worker_app.consumers.events.add(made)
     return made
 
 
@@ -54,12 +54,12 @@ def handle(body: str) -> None:
 
 
 def test_a_messages_life_is_told_from_its_publishing_to_its_settlement(
-    bench: Bench, recorder: Recorder
+    worker_app: AppWithWorkers, recorder: Recorder
 ) -> None:
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    worker = bench.start()
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    worker = worker_app.start()
     wait_for(lambda: recorder("connected"))
-    bench.publish("billing", "fail")
+    worker_app.publish("billing", "fail")
     wait_for(lambda: recorder("settled"))
     assert worker.stop()
 
@@ -85,11 +85,15 @@ def test_a_messages_life_is_told_from_its_publishing_to_its_settlement(
     [("good", Ack, "ack"), ("drop", Drop, "ack"), ("dead", Reject, "dead-letter")],
 )
 def test_each_outcome_is_decided_and_settled(
-    bench: Bench, recorder: Recorder, body: str, outcome: type, action: str
+    worker_app: AppWithWorkers,
+    recorder: Recorder,
+    body: str,
+    outcome: type,
+    action: str,
 ) -> None:
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    bench.start()
-    bench.publish("billing", body)
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    worker_app.start()
+    worker_app.publish("billing", body)
     wait_for(lambda: recorder("settled"))
 
     assert recorder("decided", "settled", "failed") == [
@@ -99,11 +103,11 @@ def test_each_outcome_is_decided_and_settled(
 
 
 def test_an_interrupted_handling_ends_without_a_result(
-    bench: Bench, recorder: Recorder
+    worker_app: AppWithWorkers, recorder: Recorder
 ) -> None:
-    bench.qconsume.add_consumer("billing", lambda body: hang(), name="bill")
-    worker = bench.start()
-    bench.publish("billing")
+    worker_app.qconsume.add_consumer("billing", lambda body: hang(), name="bill")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.busy == 1)
     worker.stop(timeout=0)
 
@@ -113,13 +117,13 @@ def test_an_interrupted_handling_ends_without_a_result(
 
 
 def test_an_abandoned_handler_is_decided_once(
-    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processing, "OVERDUE_SECONDS", 0.05)
     monkeypatch.setattr(Link, "keep_alive_interval", 0.05)
     release = Event()
 
-    @bench.qconsume.consumer("billing", timeout=0.05, retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("billing", timeout=0.05, retry={"max_attempts": 1})
     def bill(order: t.Any) -> None:
         while not release.is_set():
             try:
@@ -127,8 +131,8 @@ def test_an_abandoned_handler_is_decided_once(
             except HandlerTimeout:
                 continue
 
-    worker = bench.start()
-    bench.publish("billing")
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: recorder("decided"))
     release.set()
     wait_for(lambda: recorder("handled"))
@@ -140,7 +144,7 @@ def test_an_abandoned_handler_is_decided_once(
 
 
 def test_an_exception_thrown_in_before_the_handler_is_told_as_a_failure(
-    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A suspect waits before its handler; other code may throw into its greenlet."""
     waiting: list[gevent.Greenlet] = []
@@ -150,14 +154,14 @@ def test_an_exception_thrown_in_before_the_handler_is_told_as_a_failure(
         hang()
 
     monkeypatch.setattr(Subscription, "wait_for_forwards", wait)
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    broker = play_outages(bench)
-    plan = bench.consumers.topology.queue("billing")
-    bench.publish("billing", "good")
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(worker_app)
+    plan = worker_app.consumers.topology.queue("billing")
+    worker_app.publish("billing", "good")
     link: t.Any = broker.connect(plan, Lane.MAIN, 1)
     link.forward([forward_to_suspects(link.read(1)[0], deaths=0)])
     link.close()
-    worker = bench.start()
+    worker = worker_app.start()
     wait_for(lambda: waiting)
     waiting[0].kill(OSError("thrown"), block=False)
     wait_for(lambda: recorder("decided"))
@@ -169,14 +173,14 @@ def test_an_exception_thrown_in_before_the_handler_is_told_as_a_failure(
 
 
 def test_what_was_handled_while_the_broker_was_away_is_lost_and_settled_later(
-    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_loop, "Backoff", lambda: Backoff(0.01, 0.05))
     go = Event()
-    bench.qconsume.add_consumer("billing", lambda body: go.wait(), name="bill")
-    broker = play_outages(bench)
-    worker = bench.start()
-    bench.publish("billing")
+    worker_app.qconsume.add_consumer("billing", lambda body: go.wait(), name="bill")
+    broker = play_outages(worker_app)
+    worker = worker_app.start()
+    worker_app.publish("billing")
     wait_for(lambda: worker.busy == 1)
     recorder.told.clear()
     broker.down()
@@ -202,44 +206,46 @@ def test_what_was_handled_while_the_broker_was_away_is_lost_and_settled_later(
 PROBLEMS = {"problem_began", "problem_ended"}
 
 
-def test_a_suspect_and_its_death_are_told(bench: Bench, recorder: Recorder) -> None:
+def test_a_suspect_and_its_death_are_told(
+    worker_app: AppWithWorkers, recorder: Recorder
+) -> None:
     """The message has killed a process as a suspect, and now kills a second one."""
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    publish_killer(bench, "billing")
-    bench.start()
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    publish_killer(worker_app, "billing")
+    worker_app.start()
     wait_for(lambda: recorder("settled"))
     assert recorder("suspected", "decided") == [("suspected", "bill", True)]
     assert recorder("settled") == [("settled", "bill", "dead-letter", 1, [None])]
 
 
 def test_a_message_that_kills_its_processes_is_rejected_without_an_attempt(
-    bench: Bench,
+    worker_app: AppWithWorkers,
 ) -> None:
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    published = publish_killer(bench, "billing")
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    published = publish_killer(worker_app, "billing")
     heard: list[t.Any] = []
 
     def hear(sender: t.Any, message: t.Any, outcome: t.Any, **extra: t.Any) -> None:
         heard.append((sender, message.id, current_message.id, outcome, extra["error"]))
 
-    with signals.message_rejected.connected_to(hear, bench.app):
-        bench.start()
+    with signals.message_rejected.connected_to(hear, worker_app.app):
+        worker_app.start()
         wait_for(lambda: heard)
     ((sender, given, current, outcome, error),) = heard
-    assert (sender, given, current) == (bench.app, published, published)
+    assert (sender, given, current) == (worker_app.app, published, published)
     assert "its process died 2 times" in outcome.reason
     assert error is None
 
 
 def test_a_refused_forward_is_told_with_its_reason_and_once_more(
-    bench: Bench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settler, "Backoff", lambda: Backoff(0.01, 0.02))
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    broker = play_outages(bench)
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(worker_app)
     broker.is_full = True
-    worker = bench.start()
-    bench.publish("billing", "dead")
+    worker = worker_app.start()
+    worker_app.publish("billing", "dead")
     wait_for(lambda: len(recorder("settled")) > 1)
     broker.is_full = False
     wait_for(lambda: recorder("settled")[-1][-1] == [None])
@@ -269,12 +275,12 @@ def test_problems_are_told_once_when_they_begin_and_end() -> None:
 
 
 def test_a_worker_tells_that_it_is_disconnected(
-    bench: Bench, recorder: Recorder
+    worker_app: AppWithWorkers, recorder: Recorder
 ) -> None:
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    broker = play_outages(bench)
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    broker = play_outages(worker_app)
     broker.down()
-    bench.start()
+    worker_app.start()
     wait_for(lambda: ("problem_began", "disconnected") in recorder.told)
     broker.up()
     wait_for(lambda: ("problem_ended", "disconnected") in recorder.told)
@@ -282,22 +288,24 @@ def test_a_worker_tells_that_it_is_disconnected(
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, gevent.GreenletExit])
 def test_listeners_that_raise_change_nothing(
-    bench: Bench, error: type[BaseException], caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers,
+    error: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for listener in make_raisers(error):
-        bench.consumers.events.add(listener)
+        worker_app.consumers.events.add(listener)
     recorder = Recorder()
-    bench.consumers.events.add(recorder)
-    bench.qconsume.add_consumer("billing", handle, name="bill")
-    worker = bench.start()
+    worker_app.consumers.events.add(recorder)
+    worker_app.qconsume.add_consumer("billing", handle, name="bill")
+    worker = worker_app.start()
     wait_for(lambda: recorder("connected"))
     bodies = ["good", "drop", "dead", "fail"]
-    ids = [bench.publish("billing", body) for body in bodies]
+    ids = [worker_app.publish("billing", body) for body in bodies]
     wait_for(lambda: sum(each[3] for each in recorder("settled")) == 4)
 
     assert worker.stop()
-    assert [each.message.id for each in bench.dead("billing")] == [ids[2]]
-    assert bench.consumers.broker.depth("billing") == 0
+    assert [each.message.id for each in worker_app.dead("billing")] == [ids[2]]
+    assert worker_app.consumers.broker.depth("billing") == 0
     assert [each[2:] for each in recorder("decided")] == [
         *((1, Ack), (1, Drop), (1, Reject), (1, Retry), (2, Ack))
     ]

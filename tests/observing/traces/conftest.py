@@ -7,7 +7,7 @@ import typing as t
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from ...running.conftest import bench as bench
+from ...running.conftest import worker_app as worker_app
 from .recorded import Spans
 from .recorded import set_provider
 

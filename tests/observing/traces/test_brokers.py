@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from flask_qconsume import current_message
 
-from ...running.conftest import Bench
+from ...running.conftest import AppWithWorkers
 from ...waiting import wait_for
 from .recorded import Spans
 from .recorded import linked_ids
@@ -29,24 +29,28 @@ def tell_attributes(span: ReadableSpan) -> dict[str, t.Any]:
     return {k: v for k, v in attributes.items() if k not in _VARYING}
 
 
-def run_retry_and_replay(bench: Bench, spans: Spans, **options: t.Any) -> None:
+def run_retry_and_replay(
+    worker_app: AppWithWorkers, spans: Spans, **options: t.Any
+) -> None:
     """Fail twice, so that a retry and a dead letter are published; replay that."""
 
-    @bench.qconsume.consumer("bill", routing_key="order.created", **options)
+    @worker_app.qconsume.consumer("bill", routing_key="order.created", **options)
     def bill(body: t.Any) -> None:
         if len(spans.named(f"process {queue}")) < 2:
             raise ValueError(current_message.attempt)
 
-    bench.config["QCONSUME_RETRY"] = {
+    worker_app.config["QCONSUME_RETRY"] = {
         "min_delay": 1.1,
         "max_delay": 2,
         "max_attempts": 2,
     }
-    bench.start()
-    queue = bench.consumers.topology.queues[0].name
-    bench.publish("order.created", 1, key="ada")
+    worker_app.start()
+    queue = worker_app.consumers.topology.queues[0].name
+    worker_app.publish("order.created", 1, key="ada")
     wait_for(lambda: f"dead-letter {queue}" in spans.names, 30)
-    letters = bench.consumers.broker.dead_letters(bench.consumers.topology.queues[0])
+    letters = worker_app.consumers.broker.dead_letters(
+        worker_app.consumers.topology.queues[0]
+    )
     assert letters.take(lambda letter: True, replay=True) == 1
     wait_for(lambda: f"ack {queue}" in spans.names, 30)
 
@@ -61,9 +65,9 @@ def check_tree(spans: Spans, prefix: str = "") -> None:
     assert linked_ids(replayed) == [own_id(publish), own_id(second)]
 
 
-def test_rabbitmq(bench: Bench, spans: Spans, rabbitmq_url: str) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = rabbitmq_url
-    run_retry_and_replay(bench, spans)
+def test_rabbitmq(worker_app: AppWithWorkers, spans: Spans, rabbitmq_url: str) -> None:
+    worker_app.config["QCONSUME_BROKER_URL"] = rabbitmq_url
+    run_retry_and_replay(worker_app, spans)
     check_tree(spans)
     assert tell_attributes(spans.one("publish qconsume:order.created")) == {
         "messaging.system": "rabbitmq",
@@ -88,9 +92,11 @@ def test_rabbitmq(bench: Bench, spans: Spans, rabbitmq_url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis-streams"])
-def test_redis(bench: Bench, spans: Spans, redis_url: str, scheme: str) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis", scheme, 1)
-    run_retry_and_replay(bench, spans)
+def test_redis(
+    worker_app: AppWithWorkers, spans: Spans, redis_url: str, scheme: str
+) -> None:
+    worker_app.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis", scheme, 1)
+    run_retry_and_replay(worker_app, spans)
     check_tree(spans)
     attributes = tell_attributes(spans.one("ack bill"))
     assert attributes == {
@@ -104,11 +110,15 @@ def test_redis(bench: Bench, spans: Spans, redis_url: str, scheme: str) -> None:
 
 @pytest.mark.parametrize("ordering", ["none", "key"])
 def test_kafka(
-    bench: Bench, spans: Spans, kafka_url: str, kafka_prefix: str, ordering: str
+    worker_app: AppWithWorkers,
+    spans: Spans,
+    kafka_url: str,
+    kafka_prefix: str,
+    ordering: str,
 ) -> None:
-    bench.config["QCONSUME_BROKER_URL"] = kafka_url
-    bench.config["QCONSUME_QUEUE_PREFIX"] = kafka_prefix
-    run_retry_and_replay(bench, spans, ordering=ordering)
+    worker_app.config["QCONSUME_BROKER_URL"] = kafka_url
+    worker_app.config["QCONSUME_QUEUE_PREFIX"] = kafka_prefix
+    run_retry_and_replay(worker_app, spans, ordering=ordering)
     check_tree(spans, kafka_prefix)
     first = tell_attributes(spans.named(f"process {kafka_prefix}bill")[0])
     partition = first.pop("messaging.destination.partition.id")

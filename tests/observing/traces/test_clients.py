@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.redis import RedisInstrumentor
 from redis import Redis
 
 from ...harness.scripts import run_script
-from ...running.conftest import Bench
+from ...running.conftest import AppWithWorkers
 from ...waiting import wait_for
 from .recorded import Spans
 
@@ -18,20 +18,20 @@ pytestmark = pytest.mark.broker
 
 @pytest.mark.parametrize("scheme", ["redis", "redis-streams"])
 def test_spans_of_the_redis_client_are_only_those_of_the_app(
-    bench: Bench, spans: Spans, redis_url: str, scheme: str
+    worker_app: AppWithWorkers, spans: Spans, redis_url: str, scheme: str
 ) -> None:
-    @bench.qconsume.consumer("bill", retry={"max_attempts": 2})
+    @worker_app.qconsume.consumer("bill", retry={"max_attempts": 2})
     def bill(body: t.Any) -> None:
         client.get("price")
         raise ValueError
 
     client = Redis.from_url(redis_url)
-    bench.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis", scheme, 1)
-    bench.config["QCONSUME_RETRY"] = {"min_delay": 1.1, "max_delay": 2}
+    worker_app.config["QCONSUME_BROKER_URL"] = redis_url.replace("redis", scheme, 1)
+    worker_app.config["QCONSUME_RETRY"] = {"min_delay": 1.1, "max_delay": 2}
     RedisInstrumentor().instrument(tracer_provider=spans.provider)
     try:
-        worker = bench.start()
-        bench.publish("bill", 1)
+        worker = worker_app.start()
+        worker_app.publish("bill", 1)
         wait_for(lambda: "dead-letter bill" in spans.names)
         worker.stop()
         client.close()

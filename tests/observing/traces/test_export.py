@@ -14,7 +14,7 @@ from benchmarks.order_trace import create_app
 from benchmarks.order_trace import place_order
 
 from ...harness.scripts import run_script
-from ...running.conftest import Bench
+from ...running.conftest import AppWithWorkers
 from ...waiting import wait_for
 from .collector import Collector
 from .recorded import Spans
@@ -54,33 +54,35 @@ def test_a_collector_gets_the_trace_of_an_order(spans: Spans) -> None:
 
 
 def test_consuming_goes_on_while_a_collector_does_not_answer(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
     handled: list[t.Any] = []
-    bench.qconsume.consumer("bill")(handled.append)
+    worker_app.qconsume.consumer("bill")(handled.append)
     collector = Collector(silent=True)
     with collector.serve() as url:
         processor = export(spans, url, timeout=60)
-        bench.start()
-        bench.publish("bill", 0)
+        worker_app.start()
+        worker_app.publish("bill", 0)
         wait_for(lambda: collector.requests)
-        bench.consumers.publish_many([("bill", number) for number in range(500)])
+        worker_app.consumers.publish_many([("bill", number) for number in range(500)])
         wait_for(lambda: len(handled) == 501)
-        assert bench.workers[0].stop()
+        assert worker_app.workers[0].stop()
         assert not collector.answered
     processor.shutdown()
 
 
-def test_consuming_goes_on_without_a_collector(bench: Bench, spans: Spans) -> None:
+def test_consuming_goes_on_without_a_collector(
+    worker_app: AppWithWorkers, spans: Spans
+) -> None:
     handled: list[t.Any] = []
-    bench.qconsume.consumer("bill")(handled.append)
+    worker_app.qconsume.consumer("bill")(handled.append)
     with Collector().serve() as url:
         pass  # Nothing listens at the port from now on.
     processor = export(spans, url, timeout=0.5)
-    bench.start()
-    bench.consumers.publish_many([("bill", number) for number in range(500)])
+    worker_app.start()
+    worker_app.consumers.publish_many([("bill", number) for number in range(500)])
     wait_for(lambda: len(handled) == 500)
-    assert bench.workers[0].stop()
+    assert worker_app.workers[0].stop()
     processor.shutdown()
 
 

@@ -25,7 +25,7 @@ from flask_qconsume import signals
 from flask_qconsume import spawn
 from flask_qconsume.handling.events import Listener
 
-from ...running.conftest import Bench
+from ...running.conftest import AppWithWorkers
 from ...waiting import hang
 from ...waiting import wait_for
 from .recorded import Spans
@@ -37,14 +37,14 @@ from .recorded import trace_id
 
 
 def test_a_message_has_spans_of_publishing_handling_and_settling(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None: ...
 
-    bench.start()
+    worker_app.start()
     with spans.tracer.start_as_current_span("request") as request:
-        message_id = bench.publish("bill", {"id": 1})
+        message_id = worker_app.publish("bill", {"id": 1})
     wait_for(lambda: len(spans.all) == 4)
 
     publish, process, settle = map(
@@ -73,9 +73,9 @@ def test_a_message_has_spans_of_publishing_handling_and_settling(
 
 
 def test_a_retry_keeps_its_parent_and_links_the_previous_attempt(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> t.Any:
         attempt = current_message.attempt
         if attempt == 1:
@@ -83,9 +83,9 @@ def test_a_retry_keeps_its_parent_and_links_the_previous_attempt(
         # The first retry is held in this process, the second one by the broker.
         return Retry(1.1) if attempt == 2 else None
 
-    bench.config["QCONSUME_RETRY"] = {"min_delay": 0.01, "max_delay": 2}
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.config["QCONSUME_RETRY"] = {"min_delay": 0.01, "max_delay": 2}
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: len(spans.named("process bill")) == 3)
 
     publish = spans.one("publish qconsume:bill")
@@ -103,17 +103,19 @@ def test_a_retry_keeps_its_parent_and_links_the_previous_attempt(
 
 
 def test_a_replay_starts_a_new_trace_with_links_to_the_old_one(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    @bench.qconsume.consumer("bill", retry={"max_attempts": 2})
+    @worker_app.qconsume.consumer("bill", retry={"max_attempts": 2})
     def bill(body: t.Any) -> None:
-        if len(bench.dead("bill")) or len(spans.named("process bill")) < 3:
+        if len(worker_app.dead("bill")) or len(spans.named("process bill")) < 3:
             raise ValueError("not now")
 
-    bench.start()
-    bench.publish("bill", 1)
-    wait_for(lambda: bench.dead("bill"))
-    dead = bench.consumers.broker.dead_letters(bench.consumers.topology.queues[0])
+    worker_app.start()
+    worker_app.publish("bill", 1)
+    wait_for(lambda: worker_app.dead("bill"))
+    dead = worker_app.consumers.broker.dead_letters(
+        worker_app.consumers.topology.queues[0]
+    )
     assert dead.take(lambda letter: True, replay=True) == 1
     wait_for(lambda: len(spans.named("process bill")) == 4)
 
@@ -129,26 +131,26 @@ def test_a_replay_starts_a_new_trace_with_links_to_the_old_one(
 
 
 def test_what_a_handler_does_is_a_part_of_the_process_span(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
     seen = []
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
         seen.append(dict(baggage.get_all()))
         with spans.tracer.start_as_current_span("query"):
             spawn(in_child).get()
-        bench.publish("mail", 1)
+        worker_app.publish("mail", 1)
 
     def in_child() -> None:
         spans.tracer.start_span("in child").end()
 
-    @bench.qconsume.consumer("mail")
+    @worker_app.qconsume.consumer("mail")
     def mail(body: t.Any) -> None:
         seen.append(dict(baggage.get_all()))
 
-    bench.start()
-    bench.publish("bill", 1, headers={"baggage": "tenant=acme"})
+    worker_app.start()
+    worker_app.publish("bill", 1, headers={"baggage": "tenant=acme"})
     wait_for(lambda: "ack mail" in spans.names)
 
     process = spans.one("process bill")
@@ -160,9 +162,9 @@ def test_what_a_handler_does_is_a_part_of_the_process_span(
 
 
 def test_nothing_of_a_message_leaks_into_the_next_one(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    @bench.qconsume.consumer("bill", concurrency=1)
+    @worker_app.qconsume.consumer("bill", concurrency=1)
     def bill(body: t.Any) -> None:
         seen.append(trace.get_current_span().get_span_context().trace_id)
         seen_baggage.append(dict(baggage.get_all()))
@@ -170,22 +172,22 @@ def test_nothing_of_a_message_leaks_into_the_next_one(
 
     seen: list[int] = []
     seen_baggage: list[dict[str, object]] = []
-    bench.start()
+    worker_app.start()
     with spans.tracer.start_as_current_span("request"):
-        bench.publish("bill", 1, headers={"baggage": "tenant=acme"})
-    bench.publish("bill", 2, headers={"x-foreign": 1})
+        worker_app.publish("bill", 1, headers={"baggage": "tenant=acme"})
+    worker_app.publish("bill", 2, headers={"x-foreign": 1})
     wait_for(lambda: len(spans.named("ack bill")) == 2)
     assert len(set(seen)) == 2
     assert seen_baggage[1] == {}
 
 
 def test_several_messages_published_together_have_a_span_each(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    bench.qconsume.consumer("bill")(lambda body: None)
-    bench.start()
+    worker_app.qconsume.consumer("bill")(lambda body: None)
+    worker_app.start()
     with spans.tracer.start_as_current_span("request"):
-        bench.consumers.publish_many([("bill", 1), ("bill", 2)])
+        worker_app.consumers.publish_many([("bill", 1), ("bill", 2)])
     wait_for(lambda: len(spans.named("ack bill")) == 2)
 
     created = spans.named("create qconsume:bill")
@@ -198,11 +200,13 @@ def test_several_messages_published_together_have_a_span_each(
     }
 
 
-def test_a_context_that_the_publisher_sets_is_kept(bench: Bench, spans: Spans) -> None:
-    bench.qconsume.consumer("bill")(lambda body: None)
-    bench.start()
+def test_a_context_that_the_publisher_sets_is_kept(
+    worker_app: AppWithWorkers, spans: Spans
+) -> None:
+    worker_app.qconsume.consumer("bill")(lambda body: None)
+    worker_app.start()
     given = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-    bench.publish("bill", 1, headers={"traceparent": given})
+    worker_app.publish("bill", 1, headers={"traceparent": given})
     wait_for(lambda: "ack bill" in spans.names)
     assert spans.one("publish qconsume:bill").kind is SpanKind.CLIENT
     process = spans.one("process bill")
@@ -210,9 +214,11 @@ def test_a_context_that_the_publisher_sets_is_kept(bench: Bench, spans: Spans) -
     assert parent_id(process) == int("b" * 16, 16)
 
 
-def test_a_failed_publish_has_its_errors_class(bench: Bench, spans: Spans) -> None:
+def test_a_failed_publish_has_its_errors_class(
+    worker_app: AppWithWorkers, spans: Spans
+) -> None:
     with pytest.raises(Exception, match="No queue is bound"):
-        bench.publish("nobody", 1)
+        worker_app.publish("nobody", 1)
     span = spans.one("publish qconsume:nobody")
     assert (span.attributes or {})["error.type"] == "flask_qconsume.errors.Unroutable"
     assert span.status.status_code is StatusCode.ERROR
@@ -220,15 +226,15 @@ def test_a_failed_publish_has_its_errors_class(bench: Bench, spans: Spans) -> No
 
 @pytest.mark.parametrize("sampled", ["00", "01"])
 def test_an_unsampled_trace_has_no_spans(
-    bench: Bench, spans: Spans, sampled: str
+    worker_app: AppWithWorkers, spans: Spans, sampled: str
 ) -> None:
     handled: list[t.Any] = []
-    bench.qconsume.consumer("bill")(handled.append)
-    bench.start()
+    worker_app.qconsume.consumer("bill")(handled.append)
+    worker_app.start()
     given = "00-" + "a" * 32 + "-" + "b" * 16 + "-" + sampled
-    bench.publish("bill", 1, headers={"traceparent": given})
+    worker_app.publish("bill", 1, headers={"traceparent": given})
     wait_for(lambda: handled)
-    bench.workers[0].stop()
+    worker_app.workers[0].stop()
     found = {name for name in spans.names if not name.startswith("publish")}
     assert found == (set() if sampled == "00" else {"process bill", "ack bill"})
 
@@ -245,11 +251,11 @@ def test_an_unsampled_trace_has_no_spans(
     ],
 )
 def test_wrong_headers_count_as_absent(
-    bench: Bench, spans: Spans, headers: dict[str, t.Any]
+    worker_app: AppWithWorkers, spans: Spans, headers: dict[str, t.Any]
 ) -> None:
-    bench.qconsume.consumer("bill")(lambda body: None)
-    bench.start()
-    bench.publish("bill", 1, headers=headers)
+    worker_app.qconsume.consumer("bill")(lambda body: None)
+    worker_app.start()
+    worker_app.publish("bill", 1, headers=headers)
     wait_for(lambda: "ack bill" in spans.names)
     process = spans.one("process bill")
     assert parent_id(process) is None
@@ -257,27 +263,29 @@ def test_wrong_headers_count_as_absent(
 
 
 def test_headers_of_other_programs_may_be_bytes_in_any_case(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    bench.qconsume.consumer("bill")(lambda body: None)
-    bench.start()
+    worker_app.qconsume.consumer("bill")(lambda body: None)
+    worker_app.start()
     given = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
-    bench.publish("bill", 1, headers={"TraceParent": given, "BAGGAGE": [b"a=1", "b=2"]})
+    worker_app.publish(
+        "bill", 1, headers={"TraceParent": given, "BAGGAGE": [b"a=1", "b=2"]}
+    )
     wait_for(lambda: "ack bill" in spans.names)
     assert trace_id(spans.one("process bill")) == int("a" * 32, 16)
 
 
 def test_no_body_and_no_text_of_a_refusal_is_in_a_span(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
     secret = "s3cret"
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
         raise InvalidMessage(f"no {body}", {"field": body})
 
-    bench.start()
-    bench.publish("bill", secret)
+    worker_app.start()
+    worker_app.publish("bill", secret)
     wait_for(lambda: "dead-letter bill" in spans.names)
     assert secret not in "".join(span.to_json() for span in spans.all)
     process = spans.one("process bill")
@@ -285,15 +293,15 @@ def test_no_body_and_no_text_of_a_refusal_is_in_a_span(
 
 
 def test_long_ids_and_texts_that_cannot_be_written_are_changed(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
         raise ValueError("\udcff" * 5_000)
 
-    bench.config["QCONSUME_RETRY"] = {"max_attempts": 1}
-    bench.start()
-    bench.publish("bill", 1, id="ü" * 100)
+    worker_app.config["QCONSUME_RETRY"] = {"max_attempts": 1}
+    worker_app.start()
+    worker_app.publish("bill", 1, id="ü" * 100)
     wait_for(lambda: "dead-letter bill" in spans.names)
     process = spans.one("process bill")
     process.to_json().encode()
@@ -301,18 +309,18 @@ def test_long_ids_and_texts_that_cannot_be_written_are_changed(
 
 
 def test_a_rejection_without_an_error_is_an_error_of_the_span(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    bench.qconsume.consumer("bill")(lambda body: Reject("no such order"))
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.qconsume.consumer("bill")(lambda body: Reject("no such order"))
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: "dead-letter bill" in spans.names)
     process = spans.one("process bill")
     assert (process.attributes or {})["error.type"] == "Reject"
 
 
 def test_log_records_about_a_message_belong_to_its_span(
-    bench: Bench, spans: Spans, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: dict[str, int] = {}
 
@@ -322,15 +330,15 @@ def test_log_records_about_a_message_belong_to_its_span(
             seen[record.name] = current.span_id
             return True
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
         logging.getLogger("shop").warning("billing")
         raise ValueError
 
-    bench.config["QCONSUME_RETRY"] = {"max_attempts": 1}
+    worker_app.config["QCONSUME_RETRY"] = {"max_attempts": 1}
     caplog.handler.addFilter(watch := Watch())
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: "dead-letter bill" in spans.names)
     caplog.handler.removeFilter(watch)
     process = own_id(spans.one("process bill"))
@@ -338,46 +346,46 @@ def test_log_records_about_a_message_belong_to_its_span(
 
 
 def test_tracing_is_off_if_the_configuration_says_so(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
     handled: list[t.Any] = []
-    bench.config["QCONSUME_TRACING"] = False
-    bench.qconsume.consumer("bill")(handled.append)
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.config["QCONSUME_TRACING"] = False
+    worker_app.qconsume.consumer("bill")(handled.append)
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: handled)
     assert spans.all == ()
-    assert not bench.consumers.events.handling
+    assert not worker_app.consumers.events.handling
 
 
 def test_a_worker_without_an_sdk_creates_no_span(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.config["QCONSUME_TRACING"] = True
-    bench.start()
-    assert not bench.consumers.events.handling
+    worker_app.config["QCONSUME_TRACING"] = True
+    worker_app.start()
+    assert not worker_app.consumers.events.handling
     assert "no SDK of OpenTelemetry is set up" in caplog.text
 
 
 def test_an_sdk_may_be_set_up_in_a_hook_and_after_the_first_publish(
-    bench: Bench,
+    worker_app: AppWithWorkers,
 ) -> None:
     spans = Spans(TracerProvider())
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None: ...
 
-    @bench.qconsume.before_worker
+    @worker_app.qconsume.before_worker
     def set_up() -> None:
         set_provider(spans.provider)
 
-    bench.publish("bill", 1)
+    worker_app.publish("bill", 1)
     try:
-        bench.start()
-        bench.publish("bill", 2)
+        worker_app.start()
+        worker_app.publish("bill", 2)
         wait_for(lambda: len(spans.named("ack bill")) == 2)
-        bench.workers[0].stop()
-        assert not bench.consumers.events.handling
+        worker_app.workers[0].stop()
+        assert not worker_app.consumers.events.handling
     finally:
         set_provider(None)
     assert len(spans.named("publish qconsume:bill")) == 1
@@ -386,59 +394,63 @@ def test_an_sdk_may_be_set_up_in_a_hook_and_after_the_first_publish(
 
 
 def test_an_app_may_keep_its_publishes_out_of_traces(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
-    bench.qconsume.consumer("bill")(lambda body: None)
+    worker_app.qconsume.consumer("bill")(lambda body: None)
     with suppress_instrumentation():
-        bench.publish("bill", 1)
+        worker_app.publish("bill", 1)
     assert spans.all == ()
 
 
 def test_former_names_of_attributes_are_added_on_request(
-    bench: Bench, spans: Spans, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http,messaging/dup")
-    bench.qconsume.consumer("bill")(lambda body: None)
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.qconsume.consumer("bill")(lambda body: None)
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: "ack bill" in spans.names)
     former = [(span.attributes or {}).get("messaging.operation") for span in spans.all]
     assert former == ["publish", "deliver", "settle"]
 
 
-def test_an_interrupted_attempt_says_so(bench: Bench, spans: Spans) -> None:
+def test_an_interrupted_attempt_says_so(
+    worker_app: AppWithWorkers, spans: Spans
+) -> None:
     begun: list[t.Any] = []
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
         begun.append(body)
         hang()
 
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: begun)
-    bench.workers[0].stop(timeout=0)
+    worker_app.workers[0].stop(timeout=0)
     process = spans.one("process bill")
     assert (process.attributes or {})["qconsume.outcome"] == "interrupted"
     assert process.status.status_code is StatusCode.UNSET
 
 
 def test_an_outcome_of_a_class_of_the_apps_is_told_as_its_base(
-    bench: Bench, spans: Spans
+    worker_app: AppWithWorkers, spans: Spans
 ) -> None:
     class TooLate(Drop):
         pass
 
-    bench.qconsume.add_consumer("bill", lambda body: TooLate("an hour"), name="bill")
-    bench.start()
-    bench.publish("bill", 1)
+    worker_app.qconsume.add_consumer(
+        "bill", lambda body: TooLate("an hour"), name="bill"
+    )
+    worker_app.start()
+    worker_app.publish("bill", 1)
     wait_for(lambda: "process bill" in spans.names)
     process = spans.one("process bill")
     assert (process.attributes or {})["qconsume.outcome"] == "drop"
 
 
 def test_a_publish_that_a_stop_prevents_ends_its_span(
-    bench: Bench, spans: Spans, caplog: pytest.LogCaptureFixture
+    worker_app: AppWithWorkers, spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stop interrupts a listener that waits, before anything is sent."""
     waits: list[t.Any] = []
@@ -448,16 +460,16 @@ def test_a_publish_that_a_stop_prevents_ends_its_span(
             waits.append(messages)
             hang()
 
-    @bench.qconsume.consumer("bill")
+    @worker_app.qconsume.consumer("bill")
     def bill(body: t.Any) -> None:
-        bench.publish("paid", 1)
+        worker_app.publish("paid", 1)
 
-    bench.qconsume.add_consumer("paid", lambda body: None, name="paid")
-    bench.start()
-    bench.publish("bill", 1)
-    bench.consumers.events.add(Waits())
+    worker_app.qconsume.add_consumer("paid", lambda body: None, name="paid")
+    worker_app.start()
+    worker_app.publish("bill", 1)
+    worker_app.consumers.events.add(Waits())
     wait_for(lambda: waits)
-    bench.workers[0].stop(timeout=0)
+    worker_app.workers[0].stop(timeout=0)
     publish = spans.one("publish qconsume:paid")
     assert (publish.attributes or {})["error.type"] == "interrupted"
     assert "raised an exception" not in caplog.text
@@ -465,7 +477,7 @@ def test_a_publish_that_a_stop_prevents_ends_its_span(
 
 @pytest.mark.parametrize("waits", ["processor", "receiver"])
 def test_a_time_limit_ends_a_handler_while_its_publish_is_told(
-    bench: Bench, spans: Spans, waits: str
+    worker_app: AppWithWorkers, spans: Spans, waits: str
 ) -> None:
     """For example, while a ``SimpleSpanProcessor`` waits for a collector."""
     ends: list[t.Any] = []
@@ -475,10 +487,10 @@ def test_a_time_limit_ends_a_handler_while_its_publish_is_told(
             if span.name == "publish qconsume:paid":
                 hang()
 
-    @bench.qconsume.consumer("bill", timeout=0.1, retry={"max_attempts": 1})
+    @worker_app.qconsume.consumer("bill", timeout=0.1, retry={"max_attempts": 1})
     def bill(body: t.Any) -> None:
         try:
-            bench.publish("paid", 1)
+            worker_app.publish("paid", 1)
             ends.append("published")
         except HandlerTimeout as error:
             ends.append(error)
@@ -488,26 +500,26 @@ def test_a_time_limit_ends_a_handler_while_its_publish_is_told(
         if message.routing_key == "paid":
             hang()
 
-    bench.qconsume.add_consumer("paid", lambda body: None, name="paid")
-    bench.start()
+    worker_app.qconsume.add_consumer("paid", lambda body: None, name="paid")
+    worker_app.start()
     if waits == "processor":
         spans.provider.add_span_processor(Waits())
-    sender = bench.app if waits == "receiver" else object()
+    sender = worker_app.app if waits == "receiver" else object()
     with signals.message_published.connected_to(receive, sender):
-        bench.publish("bill", 1)
-        wait_for(lambda: ends and bench.dead("bill"))
+        worker_app.publish("bill", 1)
+        wait_for(lambda: ends and worker_app.dead("bill"))
     assert [type(each) for each in ends] == [HandlerTimeout]
 
 
 def test_an_sdk_that_is_switched_off_counts_as_none(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    worker_app: AppWithWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     set_provider(TracerProvider())
     try:
-        bench.start()
-        bench.consumers.publish("bill", 1, mandatory=False)
+        worker_app.start()
+        worker_app.consumers.publish("bill", 1, mandatory=False)
     finally:
         set_provider(None)
-    assert not bench.consumers.events.handling
-    assert not bench.consumers.events.publishing
+    assert not worker_app.consumers.events.handling
+    assert not worker_app.consumers.events.publishing
