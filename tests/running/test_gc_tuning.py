@@ -12,11 +12,14 @@ from flask_qconsume.running.gc_tuning import collect_less_often
 
 @pytest.fixture(autouse=True)
 def restored() -> t.Iterator[None]:
-    """Restore the collector of the tests' own process."""
+    """Restore the collector of the tests' own process, which tests/harness froze."""
     before = gc.get_threshold()
+    gc.unfreeze()
     yield
     gc.unfreeze()
     gc.set_threshold(*before)
+    gc.collect()
+    gc.freeze()
 
 
 def test_it_runs_less_often_and_exempts_existing_objects() -> None:

@@ -8,6 +8,7 @@ import typing as t
 from collections.abc import Iterator
 
 from gevent.event import Event
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -49,7 +50,8 @@ class Collector:
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
         """Serve on a free port; yield the endpoint's URL."""
-        server = WSGIServer(("127.0.0.1", 0), self, log=None)
+        # The end of a pooled server ends its connections, which clients keep open.
+        server = WSGIServer(("127.0.0.1", 0), self, log=None, spawn=Pool())
         server.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/v1/traces"
