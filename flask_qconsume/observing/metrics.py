@@ -157,7 +157,8 @@ class Metrics:
         try:
             found = folder.read(own.files if own is not None else None)
         except OSError as error:
-            self._warn_once("The metrics of other processes cannot be read", error)
+            if own is None or own.files is not None:  # Otherwise it was logged before.
+                self._warn_once("The metrics of other processes cannot be read", error)
             return mine
         if own is None or own.files is not None:
             return found

@@ -70,10 +70,13 @@ listener = socket.socket(fileno=int(listener))
 
 def up():
     control.sendall(b"up\\n")
-    print("child is up", os.getpid(), flush=True)
+    # In one write, so that nobody reads half of it.
+    sys.stdout.write(f"child is up {os.getpid()}\\n")
+    sys.stdout.flush()
 
 def exit_with(code):
-    print("child ends", os.getpid(), flush=True)
+    sys.stdout.write(f"child ends {os.getpid()}\\n")
+    sys.stdout.flush()
     os._exit(code)
 
 def on_term(*args):
