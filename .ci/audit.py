@@ -17,7 +17,7 @@ from importlib.metadata import distribution
 from packaging.requirements import Requirement
 
 PACKAGE = "Flask-QConsume"
-EXTRAS = ("redis", "protobuf", "kafka", "gunicorn", "logs", "speed")
+EXTRAS = ("redis", "protobuf", "kafka", "gunicorn", "logs", "speed", "sql")
 
 
 def main() -> None:

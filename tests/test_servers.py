@@ -5,19 +5,27 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shutil
+import sqlite3
 import typing as t
 
 import amqp
 import psutil
+import psycopg
 import pytest
 
+from .servers import Database
 from .servers import Kafka
 from .servers import KafkaCluster
+from .servers import PostgreSQL
+from .servers import PostgreSQLPair
 from .servers import RabbitMQ
 from .servers import Redis
 from .servers import Server
 from .servers import ServerError
+from .servers import SmallDisk
+from .servers import SQLiteFile
 from .servers import Vhost
+from .servers.fixtures import refuse
 from .servers.server import is_alive
 from .waiting import wait_for
 
@@ -191,6 +199,135 @@ def test_a_cluster_of_kafkas_goes_on_without_one_of_them(
     wait_for(lambda: own_kafka_cluster.leaders("kept").get(0) not in {None, leader})
     produce(own_kafka_cluster, "kept", b"1")
     assert consume(own_kafka_cluster, "kept", count=1) == [b"1"]
+
+
+def test_postgresql_keeps_its_data_over_a_stop_and_a_kill(
+    own_postgresql: PostgreSQL, own_postgresql_database: Database
+) -> None:
+    own_postgresql_database.execute("CREATE TABLE kept (over text)")
+    for over, end in [("a stop", own_postgresql.stop), ("a kill", own_postgresql.kill)]:
+        own_postgresql_database.execute("INSERT INTO kept VALUES (%s)", over)
+        end()
+        own_postgresql.start()
+    found = own_postgresql_database.execute("SELECT over FROM kept")
+    assert found == [("a stop",), ("a kill",)]
+
+
+@pytest.mark.process
+def test_postgresql_takes_options(tmp_path: pathlib.Path) -> None:
+    if reason := PostgreSQL.missing():
+        refuse(reason)
+    with PostgreSQL(tmp_path / "other", options={"work_mem": "64kB"}) as other:
+        assert other.execute("SHOW work_mem") == [("64kB",)]
+    assert working_in(tmp_path / "other" / "data") == []
+
+
+def test_each_test_has_a_postgresql_database_of_its_own(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    postgresql_database.execute("CREATE TABLE here ()")
+    with postgresql.database() as other:
+        assert other.execute("SELECT to_regclass('here')") == [(None,)]
+    assert postgresql_database.execute("SELECT * FROM here") == []
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        other.connect()
+
+
+def test_a_frozen_postgresql_answers_once_it_is_thawed(
+    own_postgresql: PostgreSQL,
+) -> None:
+    with own_postgresql.connect() as connection:
+        backend = psutil.Process(connection.info.backend_pid)
+        with own_postgresql.frozen():
+            assert backend.status() == psutil.STATUS_STOPPED
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_connections_of_one_database_are_terminated(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    with postgresql.connect() as spared, postgresql_database.connect() as ended:
+        postgresql_database.terminate_connections()
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            ended.execute("SELECT 1")
+        assert spared.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_full_disk_ends_postgresql_which_keeps_its_data(
+    own_postgresql: PostgreSQL, own_postgresql_database: Database
+) -> None:
+    own_postgresql_database.execute("CREATE TABLE kept (n int)")
+    own_postgresql_database.execute("INSERT INTO kept VALUES (1)")
+    with own_postgresql.full_disk():
+        with pytest.raises(psycopg.Error):
+            own_postgresql_database.execute("INSERT INTO kept VALUES (2)")
+        wait_for(lambda: not own_postgresql.running, 30)
+    own_postgresql.start()
+    assert own_postgresql_database.execute("SELECT n FROM kept") == [(1,)]
+
+
+@pytest.mark.process
+def test_a_postgresql_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
+    if reason := PostgreSQL.missing():
+        pytest.skip(reason)
+    server = PostgreSQL(tmp_path, options={"no_such_option": "1"})
+    with pytest.raises(ServerError, match="no_such_option"):
+        server.start()
+    assert not server.running
+
+
+@pytest.mark.long
+def test_a_standby_takes_the_place_of_a_killed_postgresql(
+    postgresql_pair: PostgreSQLPair,
+) -> None:
+    postgresql_pair.primary.execute("CREATE TABLE kept ()")
+    postgresql_pair.standby.await_replica()
+    url = postgresql_pair.url
+    postgresql_pair.fail_over()
+    assert postgresql_pair.url == url
+    assert postgresql_pair.primary.execute("SELECT * FROM kept") == []
+    postgresql_pair.primary.execute("CREATE TABLE written ()")
+    postgresql_pair.standby.await_replica()
+
+
+def test_a_locked_sqlite_file_refuses_writers_and_serves_readers(
+    sqlite_file: SQLiteFile,
+) -> None:
+    sqlite_file.execute("PRAGMA journal_mode=WAL")
+    sqlite_file.execute("CREATE TABLE kept (n)")
+    with sqlite_file.connect() as other:
+        other.execute("PRAGMA busy_timeout=0")
+        with sqlite_file.locked():
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("INSERT INTO kept VALUES (1)")
+            assert other.execute("SELECT * FROM kept").fetchall() == []
+        other.execute("INSERT INTO kept VALUES (1)")
+
+
+def test_a_long_reader_of_a_sqlite_file_holds_back_checkpoints(
+    sqlite_file: SQLiteFile,
+) -> None:
+    sqlite_file.execute("PRAGMA journal_mode=WAL")
+    sqlite_file.execute("CREATE TABLE kept (n)")
+    with sqlite_file.connect() as writer:
+        with sqlite_file.snapshot():
+            writer.execute("INSERT INTO kept VALUES (1)")
+            (found,) = writer.execute("PRAGMA wal_checkpoint").fetchall()
+            assert found[1] > found[2]
+        (found,) = writer.execute("PRAGMA wal_checkpoint").fetchall()
+        assert found[1] == found[2]
+
+
+@pytest.mark.process
+def test_a_small_disk_is_full_until_it_is_not(tmp_path: pathlib.Path) -> None:
+    if reason := SmallDisk.missing(tmp_path):
+        pytest.skip(reason)
+    with SmallDisk(tmp_path / "small", megabytes=1) as disk:
+        written = disk.folder / "written"
+        with disk.full(), pytest.raises(OSError, match="No space left"):
+            written.write_bytes(b"1")
+        assert written.write_bytes(b"1") == 1
+    assert not written.exists()
 
 
 def assert_leaves_nothing(server: Server) -> None:

@@ -28,6 +28,7 @@ EXTRAS = {
     "protobuf",
     "sentry",
     "speed",
+    "sql",
     "otel",
     "example",
 }
@@ -116,6 +117,15 @@ assert got == [{"name": "oolong"}]
 assert "msgspec" in sys.modules
 """
 
+SQL = """
+import psycopg
+import sqlalchemy
+
+for url in ("sqlite://", "postgresql+psycopg://"):
+    sqlalchemy.create_engine(url)
+assert psycopg.pq.__impl__ == "binary"
+"""
+
 
 LOGS = """
 import json, logging
@@ -179,6 +189,10 @@ def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
     install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
 
 
+def test_sql(install: Install, tmp_path: pathlib.Path) -> None:
+    install("sql").run("python", "-W", "error", "-c", SQL, folder=tmp_path)
+
+
 def test_otel(install: Install, tmp_path: pathlib.Path) -> None:
     """Without an SDK, a publish creates no span, and needs no more than the API."""
     install("otel").run("python", "-W", "error", "-c", OTEL, folder=tmp_path)
@@ -192,7 +206,7 @@ def test_the_lowest_versions(
     kafka_url: str,
     kafka_prefix: str,
 ) -> None:
-    extras = "redis,kafka,gunicorn,logs,metrics,protobuf,sentry,speed,otel"
+    extras = "redis,kafka,gunicorn,logs,metrics,protobuf,sentry,speed,sql,otel"
     environment = install_lowest(extras)
     assert environment.run("python", "-c", FLASK, folder=tmp_path).strip() in required()
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
@@ -201,6 +215,7 @@ def test_the_lowest_versions(
     check_gunicorn(environment, tmp_path)
     environment.run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
+    environment.run("python", "-W", "error", "-c", SQL, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SENTRY, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", METRICS, folder=tmp_path)

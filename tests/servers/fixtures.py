@@ -7,6 +7,7 @@ so. With ``QCONSUME_REQUIRE_BROKERS=1`` they fail.
 from __future__ import annotations
 
 import os
+import pathlib
 import typing as t
 
 import pytest
@@ -17,6 +18,9 @@ from .jaeger import Jaeger
 from .kafka import Kafka
 from .kafka import KafkaCluster
 from .kafka import fresh_prefix
+from .postgresql import Database
+from .postgresql import PostgreSQL
+from .postgresql import PostgreSQLPair
 from .prometheus import Prometheus
 from .rabbitmq import RabbitMQ
 from .rabbitmq import Vhost
@@ -24,6 +28,7 @@ from .redis import Redis
 from .redis_cluster import RedisCluster
 from .redis_sentinel import RedisSentinel
 from .server import Server
+from .sqlite import SQLiteFile
 
 REQUIRE = "QCONSUME_REQUIRE_BROKERS"
 
@@ -38,6 +43,9 @@ NEEDS: dict[str, type[Server]] = {
     "kafka": Kafka,
     "own_kafka": Kafka,
     "own_kafka_cluster": Kafka,
+    "postgresql": PostgreSQL,
+    "own_postgresql": PostgreSQL,
+    "postgresql_pair": PostgreSQL,
     "browser": Chromium,
     "prometheus": Prometheus,
     "collector": Collector,
@@ -234,6 +242,72 @@ def own_kafka_cluster(
 
 
 @pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[PostgreSQL]:
+    """The shared PostgreSQL: do not stop it, nor use its default database."""
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgreSQL) -> t.Iterator[Database]:
+    """A new database on the shared PostgreSQL."""
+    with postgresql.database() as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql_url(postgresql_database: Database) -> str:
+    return postgresql_database.url
+
+
+@pytest.fixture(scope="session")
+def _second_postgresql(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[PostgreSQL]:
+    with PostgreSQL(tmp_path_factory.mktemp("own-postgresql")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql(_second_postgresql: PostgreSQL) -> PostgreSQL:
+    """A PostgreSQL that the test may stop, kill, freeze and start again.
+
+    It is one for all these tests, up again for each: take `own_postgresql_database` to
+    have an empty database.
+    """
+    if not _second_postgresql.running:
+        _second_postgresql.start()
+    return _second_postgresql
+
+
+@pytest.fixture
+def own_postgresql_database(own_postgresql: PostgreSQL) -> t.Iterator[Database]:
+    """A new database on a PostgreSQL that the test may kill."""
+    with own_postgresql.database() as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql_pair(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> t.Iterator[PostgreSQLPair]:
+    """A PostgreSQL with a standby, which takes its place in a failover."""
+    with PostgreSQLPair(tmp_path_factory.mktemp("postgresql-pair")) as servers:
+        yield servers
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: pathlib.Path) -> SQLiteFile:
+    """A database file that does not exist yet, in a folder of its own."""
+    return SQLiteFile(tmp_path / "sqlite")
+
+
+@pytest.fixture
+def sqlite_url(sqlite_file: SQLiteFile) -> str:
+    return sqlite_file.url
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Chromium]:
     """A browser shared by all tests."""
     with Chromium(tmp_path_factory.mktemp("browser")) as found:
@@ -258,7 +332,7 @@ def _needed(item: pytest.Item) -> list[type[Server]]:
 
 def require(fixture: str) -> None:
     """Skip or fail a test that asks for this fixture while it runs."""
-    server = NEEDS.get(fixture.removesuffix("_vhost"))
+    server = NEEDS.get(fixture.removesuffix("_vhost").removesuffix("_database"))
     if server is not None and (reason := server.missing()):
         refuse(f"{server.title} is not installed: {reason}")
 
