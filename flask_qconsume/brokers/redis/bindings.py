@@ -7,14 +7,13 @@ exchange. This package matches routing keys as AMQP defines it.
 
 from __future__ import annotations
 
-import time
 import typing as t
 from collections.abc import Iterable
 from dataclasses import dataclass
-from dataclasses import field
 
 from kombu.transport.virtual.exchange import TopicExchange
 
+from ...broker.binding_cache import BindingCache
 from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
 from ...broker.topology import Topology
@@ -22,11 +21,6 @@ from ...errors import UnsupportedByBroker
 from .connections import Command
 from .keys import Layout
 from .server import Server
-
-#: Seconds for which cached bindings are used.
-_MAX_CACHE_AGE_SECONDS = 1.0
-#: Limits the memory for routing keys, which a publisher may choose freely.
-_MAX_CACHED_ROUTING_KEYS = 10_000
 
 _create_kombu_pattern: t.Any = t.cast(t.Any, TopicExchange)(None).key_to_pattern
 
@@ -51,34 +45,13 @@ class BindingEntry:
         return Binding(self.queue, self.exchange, self.routing_key)
 
 
-@dataclass(frozen=True)
-class _CachedExchange:
-    """The bindings of one exchange, and the queues that routing keys have matched."""
-
-    entries: tuple[BindingEntry, ...]
-    read_at: float
-    queues_by_key: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def is_old(self) -> bool:
-        return time.monotonic() - self.read_at > _MAX_CACHE_AGE_SECONDS
-
-    def find_queues(self, routing_key: str) -> tuple[str, ...]:
-        bound_queues = self.queues_by_key.get(routing_key)
-        if bound_queues is None:
-            names = {m.queue for m in self.entries if m.is_bound_for(routing_key)}
-            bound_queues = tuple(sorted(names))
-            if len(self.queues_by_key) < _MAX_CACHED_ROUTING_KEYS:
-                self.queues_by_key[routing_key] = bound_queues
-        return bound_queues
-
-
 class Bindings:
     """The bindings of all exchanges, read from Redis at most once a second."""
 
     def __init__(self, server: Server, layout: Layout) -> None:
         self._server = server
         self._layout = layout
-        self._exchanges: dict[str, _CachedExchange] = {}
+        self._cache = BindingCache(self.read_entries)
 
     def find_queues(
         self, exchange: str, routing_key: str, timeout: float | None = None
@@ -89,14 +62,11 @@ class Bindings:
         """
         if not exchange:
             return (routing_key,)
-        exchange_cache = self._exchanges.get(exchange)
-        if exchange_cache is None or exchange_cache.is_old():
-            exchange_cache = self._read_exchange(exchange, timeout)
-        return exchange_cache.find_queues(routing_key)
+        return self._cache.find_queues(exchange, routing_key, timeout)
 
     def clear_cache(self) -> None:
         """Forget all cached bindings; the next use reads them from Redis."""
-        self._exchanges.clear()
+        self._cache.clear()
 
     def read_entries(
         self, exchange: str, timeout: float | None = None
@@ -133,13 +103,6 @@ class Bindings:
             commands.extend((verb, key, text) for key in keys)
         self._server.send_commands(commands, timeout)
         self.clear_cache()
-
-    def _read_exchange(self, exchange: str, timeout: float | None) -> _CachedExchange:
-        # Taken before the read, which may miss a binding that is added meanwhile.
-        now = time.monotonic()
-        read = _CachedExchange(tuple(self.read_entries(exchange, timeout)), now)
-        self._exchanges[exchange] = read
-        return read
 
 
 def list_wanted_bindings(topology: Topology) -> list[BindingEntry]:

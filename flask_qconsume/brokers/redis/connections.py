@@ -18,11 +18,11 @@ from kombu.connection import Connection
 from redis import exceptions
 
 from ...broker import tls
+from ...broker.group_commit import GroupCommit
 from ...errors import BrokerRefused
 from ...errors import ConfigurationError
 from .errors import translate_error
-from .group_commit import GroupCommit
-from .group_commit import GroupedScripts
+from .grouped_scripts import GroupedScripts
 from .scripts import Call
 from .security import check_connection
 from .security import explain_failure

@@ -13,16 +13,13 @@ import typing as t
 from redis import exceptions
 from redis.sentinel import MasterNotFoundError
 
+from ...broker.publish_request import AnswerLost
 from ...errors import BrokerError
 from ...errors import BrokerRefused
 from ...errors import BrokerUnavailable
 from ...errors import PublishRefused
 from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
-
-
-class AnswerLost(BrokerUnavailable):
-    """The connection was lost after a command was sent, which Redis may have run."""
 
 
 class MemoryFull(PublishRefused):
@@ -231,17 +228,6 @@ def create_cluster_error(error: SlotMoved) -> BrokerError:
     """Return the error for a URL of one server, which is a part of a cluster."""
     kind, sentence = _IS_A_CLUSTER
     return kind(sentence.format(str(error).rstrip(".")))
-
-
-def copy_error(error: BrokerError) -> BrokerError:
-    """Return a copy of an error, so that two callers can raise it.
-
-    An exception that is raised twice gets the tracebacks of both callers.
-    """
-    kind = BrokerUnavailable if isinstance(error, BrokerUnavailable) else type(error)
-    copied = kind(str(error))
-    copied.__cause__ = error
-    return copied
 
 
 def _find_meaning(error: Exception) -> Meaning:

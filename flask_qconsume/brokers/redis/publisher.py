@@ -1,35 +1,22 @@
-"""Publishes messages to the queues bound to their exchange, with retries.
-
-Safe in any thread or greenlet: callers that publish at the same time share round trips.
-"""
+"""Publishes messages to the queues bound to their exchange."""
 
 from __future__ import annotations
 
-import time
 import typing as t
-from collections.abc import Iterator
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...broker.compose import make_unroutable_error
-from ...errors import BrokerError
+from ...broker.group_commit import GroupCommit
+from ...broker.group_publisher import GroupPublisher
+from ...broker.publish_request import OwnMessage
+from ...broker.publish_request import PublishRequest
+from ...broker.publish_request import Result
+from ...broker.publish_request import RoundTrip
 from ...errors import BrokerUnavailable
-from ...errors import PublishTimeout
 from ...message import Outgoing
 from .bindings import Bindings
-from .errors import AnswerLost
-from .errors import copy_error
-from .group_commit import CallerBatch
 from .scripts import Call
 from .shared import Shared
-
-_MAX_MESSAGES_PER_ROUND_TRIP = 200
-_MAX_BYTES_PER_ROUND_TRIP = 4 * 1024 * 1024
-#: Seconds between two attempts; they double from the shortest to the longest.
-_SHORTEST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 1.0
-
-Result = Exception | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,7 @@ class RoutedPart:
     needs_wake: bool
 
 
-class Publisher:
+class Publisher(GroupPublisher):
     """Publishes messages; each goes to all of its queues, or to none of them.
 
     In a cluster, this holds for queues in the same slot. A subclass knows the keys.
@@ -58,42 +45,18 @@ class Publisher:
         prepare: t.Callable[[float | None], None],
         declare_again: t.Callable[[float], None],
     ) -> None:
+        super().__init__("Redis")
         self._shared = shared
         self._bindings = bindings
         #: Both take the seconds that are left.
-        self._prepare = prepare
+        self._declare_once = prepare
         self._declare_again = declare_again
 
-    def publish(self, messages: Sequence[Outgoing], timeout: float) -> list[Result]:
-        """Publish messages; during an outage, retry until the time-out.
+    def _group_commit(self) -> GroupCommit:
+        return self._shared.server.group_commit()
 
-        :param timeout: Seconds for all messages together.
-        :returns: For each message ``None``, or the error if it was not confirmed.
-        """
-        batch = PublishRequest(messages, time.monotonic() + timeout)
-        commit = self._shared.server.group_commit()
-
-        def send(batches: Sequence[CallerBatch]) -> None:
-            self._send_all(t.cast("Sequence[PublishRequest]", batches), batch)
-
-        while batch.await_next_attempt():
-            commit.submit(batch, send, batch.deadline)
-        return batch.results()
-
-    def _send_all(
-        self, batches: Sequence[PublishRequest], leader: PublishRequest
-    ) -> None:
-        """Send unfinished messages of all batches, until the leader's deadline."""
-        try:
-            self._prepare(leader.left)
-            for trip in _split_into_round_trips(batches):
-                self._send(trip, leader)
-        except BrokerUnavailable as error:
-            for batch in batches:
-                batch.note_outage(error)
-        except BrokerError as error:
-            for batch in batches:
-                batch.fail(error if batch is leader else copy_error(error))
+    def _prepare(self, seconds_left: float) -> None:
+        self._declare_once(seconds_left)
 
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         routed_parts = [
@@ -173,113 +136,3 @@ class Publisher:
         if not queues:
             raise make_unroutable_error(message)
         return queues
-
-
-class PublishRequest(CallerBatch):
-    """The messages of one call of :meth:`Publisher.publish`, with the results so far.
-
-    :param deadline: Time to give up, by :func:`time.monotonic`.
-    """
-
-    def __init__(self, messages: Sequence[Outgoing], deadline: float) -> None:
-        super().__init__(len(messages))
-        self.messages = messages
-        self.deadline = deadline
-        self._open = dict.fromkeys(range(len(messages)))
-        self._results: list[Result] = [None] * len(messages)
-        self._reached_queues: dict[int, set[str]] = {}
-        self._last_outage: BrokerError | None = None
-        self._pause = 0.0
-
-    @property
-    def left(self) -> float:
-        """The seconds until the deadline."""
-        return self.deadline - time.monotonic()
-
-    @property
-    def open(self) -> list[int]:
-        """The indexes of the messages that have no result yet."""
-        return list(self._open)
-
-    def await_next_attempt(self) -> bool:
-        """Pause after an outage; return whether another attempt is possible."""
-        if not self._open or self.left <= 0:
-            return False
-        if self._pause:
-            time.sleep(min(self._pause, self.left))
-        return self.left > 0
-
-    def note_arrival(self, number: int, queues: Sequence[str]) -> None:
-        """Remember that these queues have got a message."""
-        self._reached_queues.setdefault(number, set()).update(queues)
-
-    def reached_queues(self, number: int) -> t.AbstractSet[str]:
-        """Return the queues that a message has reached."""
-        return self._reached_queues.get(number, frozenset())
-
-    def settle(self, number: int, error: Result) -> None:
-        """Set the result of a message, unless it is to be tried again."""
-        if isinstance(error, BrokerUnavailable):
-            self.note_outage(error)
-            return
-        self._open.pop(number, None)
-        self._results[number] = error
-
-    def note_outage(self, error: BrokerUnavailable) -> None:
-        """Remember that Redis did not answer; choose the next pause."""
-        # The error of an attempt cut off by the deadline tells less than earlier
-        # errors.
-        if self._last_outage is None or self.left > 0:
-            self._last_outage = error
-        self.doubtful = self.doubtful or isinstance(error, AnswerLost)
-        pause = max(self._pause * 2, _SHORTEST_PAUSE_SECONDS)
-        self._pause = min(pause, _LONGEST_PAUSE_SECONDS)
-
-    def fail(self, error: BrokerError) -> None:
-        """Set an error as the result of all messages without a result."""
-        for number in self.open:
-            self.settle(number, error)
-
-    def results(self) -> list[Result]:
-        """Return the result of each message; those without one have timed out."""
-        # A copy, since a leader that is late may still settle messages.
-        results = list(self._results)
-        for number in self.open:
-            results[number] = self._create_timeout_error()
-        return results
-
-    def _create_timeout_error(self) -> BrokerError:
-        if self._last_outage is None and not self.doubtful:
-            return PublishTimeout(
-                "Redis did not confirm the message in time: it was still busy with"
-                " messages published before. Nothing was sent."
-            )
-        if self.doubtful or self._last_outage is None:
-            return PublishTimeout(
-                "Redis did not confirm the message in time; it may have taken it or"
-                f" not. {self._last_outage or ''}".strip()
-            )
-        return copy_error(self._last_outage)
-
-
-#: A batch, and the index of one of its messages.
-OwnMessage = tuple[PublishRequest, int]
-RoundTrip = list[OwnMessage]
-
-
-def _split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:
-    """Divide unfinished messages of all callers into round trips of limited size."""
-    trip: RoundTrip = []
-    size = 0
-    for batch in batches:
-        for number in batch.open:
-            trip.append((batch, number))
-            size += len(batch.messages[number].body)
-            if (
-                len(trip) >= _MAX_MESSAGES_PER_ROUND_TRIP
-                or size >= _MAX_BYTES_PER_ROUND_TRIP
-            ):
-                yield trip
-                trip, size = [], 0
-    if trip:
-        yield trip

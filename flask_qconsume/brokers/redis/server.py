@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from kombu.utils.compat import detect_environment
 
+from ...broker.group_commit import GroupCommit
 from ...errors import BrokerError
 from ...errors import BrokerUnavailable
 from ...errors import ConfigurationError
@@ -25,7 +26,6 @@ from .connections import LinkConnection
 from .connections import RedisConnection
 from .connections import create_eval_command
 from .errors import translate_error
-from .group_commit import GroupCommit
 from .options import select_connection_options
 from .replicas import read_replica_options
 from .scripts import Call

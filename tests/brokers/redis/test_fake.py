@@ -14,10 +14,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from flask_qconsume.broker import headers
+from flask_qconsume.broker.group_commit import GroupCommit
 from flask_qconsume.broker.topology import Topology
 from flask_qconsume.brokers.redis.broker import RedisBroker
 from flask_qconsume.brokers.redis.errors import translate_error
-from flask_qconsume.brokers.redis.group_commit import GroupCommit
 from flask_qconsume.brokers.redis.server import Server
 from flask_qconsume.brokers.redis.shared import Shared
 from flask_qconsume.brokers.redis_streams import RedisStreams

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from flask_qconsume import BrokerRefused
 from flask_qconsume import BrokerUnavailable
-from flask_qconsume.brokers.redis.group_commit import GroupedScripts
+from flask_qconsume.brokers.redis.grouped_scripts import GroupedScripts
 from flask_qconsume.brokers.redis.scripts import Call
 from flask_qconsume.brokers.redis.scripts import Script
 

@@ -10,14 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
-
-from ...errors import BrokerError
-from ...errors import BrokerUnavailable
-from .errors import copy_error
-from .scripts import Call
 
 #: Limits a group of batches; a larger batch is sent alone.
 _MAX_MESSAGES_PER_GROUP = 200
@@ -27,16 +21,16 @@ Send = Callable[[Sequence["CallerBatch"]], None]
 
 
 class CallerBatch:
-    """The messages or scripts that one caller wants to send.
+    """The messages or commands that one caller wants to send.
 
-    :param size: The number of messages or scripts in the batch.
+    :param size: The number of messages or commands in the batch.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         #: Whether a leader has taken the batch, and whether its sending has ended.
         self.taken = self.served = False
-        #: Whether Redis may have executed a part of the batch without an answer.
+        #: Whether the broker may have executed a part of the batch without an answer.
         self.doubtful = False
         self._asleep = threading.Lock()
         self._asleep.acquire()
@@ -101,7 +95,7 @@ class GroupCommit:
         try:
             if self._expected > 0 or len(self._waiting_batches) > 1:
                 # Let callers that were woken together with this one submit their next
-                # batch. If Redis answers quickly, nothing else gives them the chance.
+                # batch. With a quick broker, nothing else gives them the chance.
                 time.sleep(0)
             group = self._take_group()
             self._expected = max(self._expected, len(group)) - 1
@@ -138,61 +132,3 @@ class GroupCommit:
         ):
             for batch in list(self._waiting_batches)[:1]:
                 batch.wake()
-
-
-#: Function that runs scripts in one round trip.
-Run = Callable[[Sequence[Call]], list[t.Any]]
-
-
-class _ScriptBatch(CallerBatch):
-    """The scripts that one queue's reader wants to run, and their answers."""
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        super().__init__(len(calls))
-        self.calls = calls
-        self.answers: Sequence[t.Any] | None = None
-        self.error: BrokerError | None = None
-
-    def result(self) -> Sequence[t.Any]:
-        if self.error is not None:
-            raise self.error
-        if self.answers is None:
-            raise BrokerUnavailable("Redis did not answer to a heartbeat in time.")
-        return self.answers
-
-
-class GroupedScripts:
-    """Runs scripts for the readers of several queues in one round trip.
-
-    The readers of a process start together, so their heartbeats are due together.
-    Without this class, each reader would need a second connection for heartbeats.
-    """
-
-    def __init__(self) -> None:
-        self._commit = GroupCommit(leaders=1)
-
-    def run(self, calls: Sequence[Call], run: Run, timeout: float) -> Sequence[t.Any]:
-        """Run one reader's scripts in one round trip with those of other readers.
-
-        :param timeout: Seconds to wait, also for earlier round trips.
-        :returns: For each script its answer, or the error if the script fails.
-        :raises BrokerError: if the connection is lost, or the time is over.
-        """
-        batch = _ScriptBatch(calls)
-
-        def send(batches: Sequence[CallerBatch]) -> None:
-            _run_all(t.cast("Sequence[_ScriptBatch]", batches), run)
-
-        self._commit.submit(batch, send, time.monotonic() + timeout)
-        return batch.result()
-
-
-def _run_all(batches: Sequence[_ScriptBatch], run: Run) -> None:
-    try:
-        answers = iter(run([call for batch in batches for call in batch.calls]))
-    except BrokerError as error:
-        for batch in batches:
-            batch.error = copy_error(error)
-        return
-    for batch in batches:
-        batch.answers = [next(answers) for _ in batch.calls]

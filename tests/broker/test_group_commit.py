@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from flask_qconsume.brokers.redis.group_commit import CallerBatch
-from flask_qconsume.brokers.redis.group_commit import GroupCommit
-from flask_qconsume.brokers.redis.group_commit import Send
+from flask_qconsume.broker.group_commit import CallerBatch
+from flask_qconsume.broker.group_commit import GroupCommit
+from flask_qconsume.broker.group_commit import Send
 
 
 class Sending:
