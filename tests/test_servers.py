@@ -297,7 +297,7 @@ def test_a_locked_sqlite_file_refuses_writers_and_serves_readers(
     sqlite_file.execute("CREATE TABLE kept (n)")
     with sqlite_file.connect() as other:
         other.execute("PRAGMA busy_timeout=0")
-        with sqlite_file.locked():
+        with sqlite_file.frozen():
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("INSERT INTO kept VALUES (1)")
             assert other.execute("SELECT * FROM kept").fetchall() == []
@@ -316,6 +316,26 @@ def test_a_long_reader_of_a_sqlite_file_holds_back_checkpoints(
             assert found[1] > found[2]
         (found,) = writer.execute("PRAGMA wal_checkpoint").fetchall()
         assert found[1] == found[2]
+
+
+def test_a_sqlite_file_that_is_away_keeps_its_data(sqlite_file: SQLiteFile) -> None:
+    sqlite_file.execute("CREATE TABLE kept (n)")
+    sqlite_file.kill()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        sqlite_file.execute("SELECT * FROM kept")
+    sqlite_file.start()
+    assert sqlite_file.execute("SELECT * FROM kept") == []
+
+
+@pytest.mark.process
+def test_a_sqlite_file_whose_disk_is_full_cannot_grow(own_sqlite: SQLiteFile) -> None:
+    if reason := SmallDisk.missing(own_sqlite.folder):
+        pytest.skip(reason)
+    own_sqlite.execute("CREATE TABLE kept (body)")
+    insert = "INSERT INTO kept VALUES (zeroblob(1000000))"
+    with own_sqlite.full_disk(), pytest.raises(sqlite3.OperationalError, match="full"):
+        own_sqlite.execute(insert)
+    own_sqlite.execute(insert)
 
 
 @pytest.mark.process

@@ -6,6 +6,7 @@ so. With ``QCONSUME_REQUIRE_BROKERS=1`` they fail.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import typing as t
@@ -14,6 +15,7 @@ import pytest
 
 from .chromium import Chromium
 from .collector import Collector
+from .disk import SmallDisk
 from .jaeger import Jaeger
 from .kafka import Kafka
 from .kafka import KafkaCluster
@@ -300,6 +302,16 @@ def postgresql_pair(
 def sqlite_file(tmp_path: pathlib.Path) -> SQLiteFile:
     """A database file that does not exist yet, in a folder of its own."""
     return SQLiteFile(tmp_path / "sqlite")
+
+
+@pytest.fixture
+def own_sqlite(tmp_path: pathlib.Path) -> t.Iterator[SQLiteFile]:
+    """A database file that a test may lock and take away; root may fill its disk."""
+    with contextlib.ExitStack() as stack:
+        disk = None
+        if SmallDisk.missing(tmp_path) is None:
+            disk = stack.enter_context(SmallDisk(tmp_path / "own-sqlite", 64))
+        yield SQLiteFile(tmp_path / "own-sqlite" / "folder", disk)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class PostgreSQL(Server):
         try:
             yield Database(self, name)
         finally:
-            if self.running:
+            if self.running:  # It is not, if a standby has taken its place.
                 self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
@@ -261,6 +261,13 @@ class PostgreSQLPair:
     @property
     def port(self) -> int:
         return self.primary.port
+
+    @contextlib.contextmanager
+    def database(self) -> t.Iterator[Database]:
+        """Create a database on both; its URL stays the same over a failover."""
+        with self.primary.database() as database:
+            self.standby.await_replica()
+            yield database
 
     def fail_over(self) -> None:
         """Kill the primary, and let the standby take its place and its port.
