@@ -32,6 +32,7 @@ WORDS = {
     "version",
 }
 FLOORS = {
+    "databases": 1,
     "formats": 1,
     "registration": 2,
     "handling": 3,
@@ -68,6 +69,7 @@ HOMES = {
     "confluent_kafka": ({"broker", "brokers", "transports"}, set()),
     "google": (set(), {"formats"}),
     "sentry_sdk": ({"integrations"}, set()),
+    "sqlalchemy": ({"brokers", "databases"}, set()),
     "prometheus_client": (set(), {"observing"}),
     "opentelemetry": ({"observing"}, set()),
     "pythonjsonlogger": ({"observing"}, set()),

@@ -1,0 +1,1 @@
+"""The app's own databases, through SQLAlchemy. Knows no gevent and no broker."""
