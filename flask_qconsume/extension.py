@@ -62,7 +62,7 @@ class QConsume(ConsumerScaffold, PublishMethods):
                 " Import and use that instance instead."
             )
         config = app.config
-        consumers = AppConsumers(app, Settings.from_config(config))
+        consumers = AppConsumers(app, Settings.from_config(config, app.instance_path))
         set_up_metrics(app, consumers)
         set_up_tracing(app, consumers)
         ensure_log_context(consumers.settings)

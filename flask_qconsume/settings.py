@@ -602,11 +602,16 @@ class Settings:
     hub_latency: float
     least_share: float
     consumers: dict[str, dict[str, t.Any]]
+    #: The app's instance folder, to which a relative path in the URL of SQLite belongs.
+    instance_path: str = ""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, t.Any]) -> Settings:
+    def from_config(
+        cls, config: Mapping[str, t.Any], instance_path: str = ""
+    ) -> Settings:
         """Read the ``QCONSUME_*`` keys of ``app.config``.
 
+        :param instance_path: The app's instance folder.
         :raises ConfigurationError: for an unknown key, a wrong value or a missing URL.
         """
         for key in config:
@@ -620,7 +625,7 @@ class Settings:
                 _describe_missing_url(find_unread_variables(config, os.environ))
             )
         values["exchange"] = values["queue_prefix"] + values["exchange"]
-        return cls(**values)
+        return cls(**values, instance_path=instance_path)
 
     @property
     def bare_exchange(self) -> str:

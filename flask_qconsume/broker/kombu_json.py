@@ -12,8 +12,6 @@ import typing as t
 from ..formats.bounds import check_json
 from .headers import MAX_ITEMS
 
-_PLAIN_TYPES = (bool, int, float)
-
 
 def encode(value: t.Any) -> str:
     """Encode a value as JSON, with kombu's extensions for dates, decimals and more.
@@ -21,11 +19,7 @@ def encode(value: t.Any) -> str:
     :raises TypeError: for a type that kombu cannot encode.
     :raises RecursionError: for a value that is nested too deeply.
     """
-    if type(value) in _PLAIN_TYPES:
-        return json.dumps(value)
-    from kombu.utils.json import JSONEncoder
-
-    return JSONEncoder().encode(value)
+    return json.dumps(value, default=_encode_special)
 
 
 def decode(text: str) -> t.Any:
@@ -41,3 +35,9 @@ def decode(text: str) -> t.Any:
     from kombu.utils.json import loads
 
     return loads(text)  # type: ignore[no-untyped-call]
+
+
+def _encode_special(value: t.Any) -> t.Any:
+    from kombu.utils.json import JSONEncoder
+
+    return JSONEncoder().default(value)  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import BrokerError
 from ..message import Message
 from . import headers
 from .topology import QueuePlan
@@ -37,6 +38,10 @@ class Lane(enum.Enum):
         if self is Lane.MAIN:
             return plan.name
         return plan.suspects if self is Lane.SUSPECTS else plan.dead
+
+
+class LeaseLost(BrokerError):
+    """The lease of a message has ended, so another worker may have the message."""
 
 
 class Delivery:

@@ -32,6 +32,9 @@ _BROKERS = {
     "sentinel-streams": ("..brokers.redis_streams", "RedisStreams"),
     "kafka": ("..brokers.kafka", "Kafka"),
     "kafkas": ("..brokers.kafka", "Kafka"),
+    "sqlite": ("..brokers.sql.sqlite", "Sqlite"),
+    "postgresql": ("..brokers.sql.postgresql", "PostgreSQL"),
+    "postgres": ("..brokers.sql.postgresql", "PostgreSQL"),
     "memory": ("..brokers.memory", "Memory"),
 }
 
@@ -127,6 +130,8 @@ def _import_class(module: str, name: str) -> type[Broker]:
 
 
 def _find_extra(module: str) -> str:
+    if ".sql." in module:
+        return "sql"
     return "kafka" if module.endswith(".kafka") else "redis"
 
 

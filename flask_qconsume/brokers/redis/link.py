@@ -18,6 +18,7 @@ from ...broker import headers as own_headers
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
+from ...broker.link import LeaseLost
 from ...broker.link import Link
 from ...broker.topology import QueuePlan
 from ...errors import BrokerError
@@ -44,10 +45,6 @@ ROOM_AFTER_WAIT = 1
 _CLOSE_TIMEOUT_SECONDS = 3.0
 #: Seconds for which a dead letter is kept by default: a century.
 DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
-
-
-class LeaseLost(BrokerError):
-    """The lease of a message has ended, so another worker may have the message."""
 
 
 class RedisLink(Link):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..redis.link import LeaseLost as LeaseLost
+from ...broker.link import LeaseLost as LeaseLost
 from .broker import RedisLists as RedisLists
 
 __all__ = ["LeaseLost", "RedisLists"]

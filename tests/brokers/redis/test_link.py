@@ -8,7 +8,7 @@ import gevent
 
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.brokers.redis.link import LeaseLost
+from flask_qconsume.broker.link import LeaseLost
 
 from ...waiting import wait_for
 from .tools import allow_long_waits

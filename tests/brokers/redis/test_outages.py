@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.brokers.redis.link import LeaseLost
+from flask_qconsume.broker.link import LeaseLost
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerUnavailable
 from flask_qconsume.errors import PublishRefused

@@ -8,7 +8,7 @@ import pytest
 from flask_qconsume.broker import headers
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
-from flask_qconsume.brokers.redis.link import LeaseLost
+from flask_qconsume.broker.link import LeaseLost
 from flask_qconsume.errors import TopologyMismatch
 
 from ...waiting import wait_for

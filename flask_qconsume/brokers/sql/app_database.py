@@ -1,0 +1,56 @@
+"""Objects that the links, the publisher and the dead letters of one app share."""
+
+from __future__ import annotations
+
+import threading
+
+from ...broker.group_commit import GroupCommit
+from ...settings import Settings
+from .database import Database
+from .database import Step
+from .statements import CLOSE_LINK
+from .statements import GIVE_BACK_ALL
+from .watcher import Watcher
+
+#: Callers whose messages are sent at the same time, in transactions of their own.
+_LEADERS = 2
+
+
+class AppDatabase:
+    """One app's use of a database in this process.
+
+    A forked child has another one.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.watcher = Watcher(database)
+        self.group_commit = GroupCommit(_LEADERS)
+        #: Set once this process has declared the topology.
+        self.declared = threading.Event()
+        self._orphans: set[int] = set()
+
+    def give_back(self, link: int) -> None:
+        """Give back all messages of a link, unmarked; remember the link if that fails.
+
+        :raises BrokerError: if the database is away; :meth:`adopt_orphans` repeats it.
+        """
+        self._orphans.add(link)
+        self.database.write(
+            [Step(GIVE_BACK_ALL, {"me": link}), Step(CLOSE_LINK, {"me": link})]
+        )
+        self._orphans.discard(link)
+
+    def adopt_orphans(self) -> None:
+        """Give back the messages of links that could not do it when they were closed.
+
+        :raises BrokerError: if the database is away; the links are kept.
+        """
+        for link in list(self._orphans):
+            self.give_back(link)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.watcher.close()
+        self.database.close()

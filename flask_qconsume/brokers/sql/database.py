@@ -1,0 +1,192 @@
+"""What this folder asks of a database; SQLite and PostgreSQL each implement it.
+
+Every method may block, and may be called from greenlets or threads at the same time.
+"""
+
+from __future__ import annotations
+
+import abc
+import typing as t
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+import sqlalchemy as sa
+
+#: Seconds that a transaction may take, unless the caller has another limit.
+CALL_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement of a transaction, with its parameters. Lists are parameters too."""
+
+    statement: sa.Executable
+    parameters: Mapping[str, t.Any] = field(default_factory=dict)
+
+
+class NewMessage(t.NamedTuple):
+    """A message for one queue, as it is stored first."""
+
+    queue: str
+    #: Minus the priority.
+    rank: int
+    #: Seconds for which it is held back, or ``None``.
+    delay: float | None
+    #: Seconds after which an unread message is removed, delay included, or ``None``.
+    expires: float | None
+    key: str | None
+    meta: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Insert:
+    """New messages, as a step of a transaction."""
+
+    messages: Sequence[NewMessage]
+
+
+class Done(t.NamedTuple):
+    """The result of a step."""
+
+    #: The number of rows that the statement changed.
+    changed: int
+    #: The first row of the result, if the statement has a result.
+    row: Sequence[t.Any] | None = None
+
+
+class Channel(abc.ABC):
+    """Tells other processes that use the database which queues have new messages.
+
+    An announcement is a hint that may be lost: readers look by themselves, too.
+    """
+
+    #: Seconds after which a reader looks by itself.
+    poll_interval: float = 1.0
+
+    @abc.abstractmethod
+    def announce(self, queues: Collection[str]) -> None:
+        """Tell other processes, after a commit; never raise."""
+
+    def has_changes(self) -> bool:
+        """Return false if no process has committed anything since the last call.
+
+        This must be cheap. A channel that cannot know it returns true.
+        """
+        return True
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop listening; never raise."""
+
+
+class PollingChannel(Channel):
+    """Tells nothing; readers look often."""
+
+    poll_interval = 0.05
+
+    def announce(self, queues: Collection[str]) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+#: Function that is told the queues of an announcement; ``None`` means all queues.
+Listen = Callable[[Collection[str] | None], None]
+
+
+class Database(abc.ABC):
+    """One database, used by one app in one process.
+
+    The methods raise :exc:`.BrokerUnavailable` if the database is away, busy for longer
+    than the time limit, or full; :exc:`.BrokerRefused` for a lack of permission; and
+    :exc:`.TopologyMismatch` if tables are missing.
+    """
+
+    #: The name of the database's software, for errors.
+    name: t.ClassVar[str]
+
+    @abc.abstractmethod
+    def write(
+        self,
+        steps: Sequence[Step | Insert],
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> list[Done]:
+        """Execute all steps in one transaction, and commit it.
+
+        :param timeout: Seconds for the transaction, waiting for locks included.
+        :raises AnswerLost: if the database may have committed the transaction.
+        """
+
+    @abc.abstractmethod
+    def read(
+        self,
+        statement: sa.Executable,
+        parameters: Mapping[str, t.Any] | None = None,
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> list[Sequence[t.Any]]:
+        """Return the rows of a quick query: at most some hundred, found by an index."""
+
+    @abc.abstractmethod
+    def read_one(
+        self,
+        statement: sa.Executable,
+        parameters: Mapping[str, t.Any] | None = None,
+        timeout: float = CALL_TIMEOUT_SECONDS,
+    ) -> Sequence[t.Any]:
+        """Return the only row of a query that may look at many rows: a count."""
+
+    @abc.abstractmethod
+    def claim(self, link: int, queue: str, room: int) -> list[Sequence[t.Any]]:
+        """Give up to ``room`` ready messages of a queue to a link, and return them.
+
+        :returns: The columns ``CLAIMED_COLUMNS``, in the order of handling.
+        """
+
+    @abc.abstractmethod
+    def find_tables(self) -> set[str]:
+        """Return the names of those tables that begin with ``qconsume_``."""
+
+    def lock_declarations(self) -> Sequence[Step]:
+        """Return steps that let other processes' declarations wait for this one."""
+        return ()
+
+    def caveats(self) -> list[str]:
+        """Return a sentence for each setting that may lose messages."""
+        return []
+
+    def check(self) -> None:
+        """Refuse a database that cannot hold queues, before the first use.
+
+        :raises BrokerError: with the reason, and what to do.
+        """
+        return
+
+    def check_room(self) -> None:
+        """Refuse new messages on a nearly full disk: acknowledging needs room, too.
+
+        :raises PublishRefused: with the reason.
+        """
+        return
+
+    @abc.abstractmethod
+    def open_channel(self, listen: Listen) -> Channel:
+        """Begin to listen for announcements of other processes."""
+
+    @property
+    def process(self) -> str:
+        """A text by which other processes recognize this one as alive or dead."""
+        return ""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close all connections; the next call opens new ones."""
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: leave the parent's connections alone."""
+        return

@@ -1,0 +1,258 @@
+"""The link that consumes one queue: a row of ``qconsume_link`` that owns messages."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...broker import headers as own_headers
+from ...broker.link import Delivery
+from ...broker.link import Forward
+from ...broker.link import Lane
+from ...broker.link import LeaseLost
+from ...broker.link import Link
+from ...broker.topology import QueuePlan
+from ...errors import BrokerError
+from ...errors import BrokerUnavailable
+from ...errors import PublishRefused
+from ...logs import get_logger
+from ...text import pluralize
+from . import statements
+from .app_database import AppDatabase
+from .database import Done
+from .database import Step
+from .rows import encode_copy
+from .rows import read_claimed
+
+logger = get_logger("flask_qconsume.brokers.sql")
+
+T = t.TypeVar("T")
+
+#: Seconds that a paused reader waits before it returns nothing.
+_PAUSED_SECONDS = 1.0
+#: Seconds after which a reader looks for messages by itself.
+_LONGEST_WAIT_SECONDS = 10.0
+#: Seconds that :meth:`SqlLink.close` waits for the reader.
+_CLOSE_TIMEOUT_SECONDS = 3.0
+#: Seconds for which a dead letter is kept by default: a century.
+_DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
+
+
+class SqlLink(Link):
+    """Consumes one queue of a database; its lease is renewed by :meth:`keep_alive`."""
+
+    pushes = False
+
+    def __init__(self, plan: QueuePlan, lane: Lane, shared: AppDatabase) -> None:
+        super().__init__(plan, lane)
+        self._shared = shared
+        self._database = shared.database
+        self._lease = shared.settings.lease
+        self.keep_alive_interval = min(self._lease / 3, Link.keep_alive_interval)
+        self._is_paused = False
+        self._close_lock = threading.Lock()
+        #: Held by the reader while it claims messages.
+        self._read_lock = threading.Lock()
+        shared.adopt_orphans()
+        (opened,) = self._database.write(
+            [
+                Step(
+                    statements.OPEN_LINK,
+                    {
+                        "queue_": self.queue,
+                        "lease": self._lease,
+                        "process_": self._database.process,
+                    },
+                )
+            ]
+        )
+        assert opened.row is not None
+        self._number: int = opened.row[0]
+        self._watch = shared.watcher.add(self.queue)
+
+    def read(self, room: int) -> Sequence[Delivery]:
+        if self._is_paused or self.closed:
+            self._watch.wait(_PAUSED_SECONDS)
+            return []
+        self._watch.clear()
+        deliveries = self._closing_on_error(lambda: self._claim(room))
+        if not deliveries and not (self._is_paused or self.closed):
+            self._watch.wait(_LONGEST_WAIT_SECONDS)
+        return deliveries
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        (done,) = self._write(
+            Step(statements.ACK, {"ids": _list_tags(deliveries), "me": self._number})
+        )
+        lost = len(deliveries) - done.changed
+        if lost:
+            logger.warning(
+                "Lost %s of '%s' to another worker: their leases had ended."
+                " 'QCONSUME_LEASE' must be longer than this process ever halts",
+                pluralize(lost, "message"),
+                self.queue,
+            )
+
+    def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
+        prepared = [self._prepare_forward(forward) for forward in forwards]
+        steps = [s for each in prepared if isinstance(each, list) for s in each]
+        results = iter(self._write(*steps) if steps else ())
+        errors = [
+            self._note_forwarded(forward, [next(results) for _ in each])
+            if isinstance(each, list)
+            else each
+            for forward, each in zip(forwards, prepared, strict=True)
+        ]
+        self._announce(forwards)
+        return errors
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        tags = _list_tags(deliveries)
+        self._write(Step(statements.GIVE_BACK, {"ids": tags, "me": self._number}))
+        self._shared.watcher.announce({self.queue})
+
+    def keep_alive(self) -> None:
+        if self.closed:
+            return
+        (renewed,) = self._write(
+            Step(statements.RENEW_LINK, {"me": self._number, "lease": self._lease})
+        )
+        if not renewed.changed:
+            with self._close_lock:
+                self.closed = True
+            raise BrokerUnavailable(
+                f"The lease of the link to '{self.queue}' had ended: this process was"
+                " halted, or the database was away, for longer than 'QCONSUME_LEASE'."
+            )
+        self._reclaim()
+
+    def pause(self) -> None:
+        self._is_paused = True
+        self._watch.notify()
+
+    def close(self) -> None:
+        with self._close_lock:
+            self.closed = True
+            first = self._number >= 0
+            number, self._number = self._number, -1
+        self._shared.watcher.discard(self._watch)
+        if first:
+            is_quiet = self._read_lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
+            with contextlib.suppress(BrokerError):
+                self._shared.give_back(number)
+                self._shared.watcher.announce({self.queue})
+            if is_quiet:
+                self._read_lock.release()
+
+    # -- reading -----------------------------------------------------------------------
+
+    def _claim(self, room: int) -> list[Delivery]:
+        with self._read_lock:
+            if self.closed:
+                return []
+            rows = self._database.claim(self._number, self.queue, room)
+        claimed = (read_claimed(row, self.queue) for row in rows)
+        return [Delivery(self, number, message) for number, message in claimed]
+
+    def _reclaim(self) -> None:
+        """Give back messages of dead links, and delete what has expired."""
+        *_, reclaimed, _, _ = self._write(
+            Step(statements.EXPIRE_LINKS),
+            Step(statements.RECLAIM),
+            Step(statements.DELETE_EXPIRED),
+            Step(statements.DELETE_EXPIRED_DEAD),
+        )
+        if reclaimed.changed:
+            logger.warning(
+                "Put %s back: the worker that held them let their leases end",
+                pluralize(reclaimed.changed, "message"),
+            )
+            self._shared.watcher.announce({self.queue})
+
+    # -- settling ----------------------------------------------------------------------
+
+    def _write(self, *steps: Step) -> list[Done]:
+        return self._closing_on_error(lambda: self._database.write(steps))
+
+    def _closing_on_error(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except BrokerError:
+            with self._close_lock:
+                self.closed = True
+            raise
+
+    def _prepare_forward(self, forward: Forward) -> list[Step] | PublishRefused:
+        """Return the steps that forward a message, or the encoding error."""
+        try:
+            return self._create_steps(forward)
+        except PublishRefused:
+            pass  # Values nested so deeply that JSON can be read, but not written.
+        try:
+            return self._create_steps(_drop_complex_values(forward))
+        except PublishRefused as error:
+            return error
+
+    def _create_steps(self, forward: Forward) -> list[Step]:
+        queue = forward.lane.queue_of(self.plan)
+        meta = encode_copy(forward.delivery.message, forward.headers, queue)
+        mine = {"id_": forward.delivery.tag, "me": self._number}
+        values = {**mine, "queue_": queue, "meta_": meta}
+        if forward.lane is Lane.DEAD:
+            keep = forward.expires or _DEFAULT_RETENTION_SECONDS
+            ack = {"ids": [forward.delivery.tag], "me": self._number}
+            bury = Step(statements.BURY, {**values, "keep": keep})
+            return [bury, Step(statements.ACK, ack)]
+        values["delay"] = forward.delay or None
+        values["since_"] = own_headers.read_time(
+            forward.headers, own_headers.SUSPECTED_AT
+        )
+        return [Step(statements.MOVE, values)]
+
+    def _note_forwarded(
+        self, forward: Forward, results: Sequence[Done]
+    ) -> Exception | None:
+        if results[-1].changed:
+            return None
+        return LeaseLost(
+            f"The message '{forward.delivery.message.id}' of '{self.queue}' was not"
+            " forwarded: its lease had ended and another worker has it. Make"
+            " 'QCONSUME_LEASE' longer if this process was only slow."
+        )
+
+    def _announce(self, forwards: Sequence[Forward]) -> None:
+        queues = {
+            forward.lane.queue_of(self.plan)
+            for forward in forwards
+            if forward.lane is not Lane.DEAD
+        }
+        delayed = any(forward.delay > 0 for forward in forwards)
+        if queues:
+            self._shared.watcher.announce(queues, delayed)
+
+
+def _list_tags(deliveries: Sequence[Delivery]) -> list[int]:
+    return [delivery.tag for delivery in deliveries]
+
+
+def _drop_complex_values(forward: Forward) -> Forward:
+    """Return a copy of ``forward`` with only texts and numbers in its headers.
+
+    JSON may be unable to hold other values, and the message could then never be
+    forwarded.
+    """
+    delivery = forward.delivery
+    properties = delivery.message.properties
+    simple_properties = {
+        name: v for name, v in properties.items() if own_headers.is_simple(v)
+    }
+    message = replace(delivery.message, properties=simple_properties)
+    return replace(
+        forward,
+        delivery=Delivery(delivery.link, delivery.tag, message),
+        headers=own_headers.keep_simple_values(forward.headers),
+    )

@@ -1,0 +1,5 @@
+"""The broker for ``postgresql://``: tables of a PostgreSQL database."""
+
+from .broker import PostgreSQL
+
+__all__ = ["PostgreSQL"]

@@ -1,0 +1,120 @@
+"""The tables that hold queues, bindings, messages and dead letters. No I/O."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+#: The version of these tables, which the table ``qconsume_version`` holds.
+VERSION = 1
+
+METADATA = sa.MetaData()
+
+
+class now(FunctionElement[float]):
+    """The database's own time, in seconds since 1970."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _compile_now_for_postgresql(element: now, compiler: t.Any, **options: t.Any) -> str:
+    # Not the time at which the transaction began.
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+@compiles(now, "sqlite")
+def _compile_now_for_sqlite(element: now, compiler: t.Any, **options: t.Any) -> str:
+    # In days since noon of 4714-11-24 BC; with milliseconds, unlike 'unixepoch'.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def _number(name: str, **options: t.Any) -> sa.Column[int]:
+    kind = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    return sa.Column(name, kind, **options)
+
+
+def _text(name: str, **options: t.Any) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, **{"nullable": False, **options})
+
+
+def _time(name: str, **options: t.Any) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, **options)
+
+
+def _table(name: str, *columns: sa.Column[t.Any]) -> sa.Table:
+    # SQLite would use the highest number again after its row is deleted, and a late
+    # acknowledgement would delete another message, unless the numbers only grow.
+    return sa.Table(f"qconsume_{name}", METADATA, *columns, sqlite_autoincrement=True)
+
+
+QUEUE = _table("queue", _text("name", primary_key=True))
+#: ``kind`` is the type of the exchange: ``topic`` or ``direct``.
+BINDING = _table(
+    "binding",
+    _text("queue", primary_key=True),
+    _text("exchange", primary_key=True),
+    _text("pattern", primary_key=True),
+    _text("kind", primary_key=True),
+)
+#: One row for each link that consumes a queue; the link is dead after ``until``.
+LINK = _table(
+    "link",
+    _number("id", primary_key=True),
+    _text("queue"),
+    _time("until", nullable=False),
+    _text("process", server_default=""),
+)
+MESSAGE = _table(
+    "message",
+    _number("id", primary_key=True),
+    _text("queue"),
+    # Minus the priority, so that the highest priority comes first.
+    sa.Column("rank", sa.SmallInteger, nullable=False, server_default="0"),
+    # Null, unless the message is delayed.
+    _time("due"),
+    # The time from which the message is ready, also while it is delayed.
+    _time("since", nullable=False, server_default=now()),
+    _time("expires"),
+    _number("owner"),
+    sa.Column("redelivered", sa.Boolean, nullable=False, server_default=sa.false()),
+    _text("key", nullable=True),
+    _text("meta", server_default="{}"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+DEAD = _table(
+    "dead",
+    _number("id", primary_key=True),
+    _text("queue"),
+    _time("until", nullable=False),
+    _text("meta"),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+#: One row: the version of the tables, and a random name of the database.
+SCHEMA_VERSION = _table(
+    "version",
+    sa.Column("version", sa.Integer, nullable=False),
+    _text("database_id"),
+)
+
+M, D, L = MESSAGE.c, DEAD.c, LINK.c
+
+
+def _index(
+    name: str, *columns: sa.Column[t.Any], when: sa.ColumnElement[bool] | None = None
+) -> None:
+    sa.Index(f"qconsume_{name}", *columns, postgresql_where=when, sqlite_where=when)
+
+
+IS_READY = M.owner.is_(None) & M.due.is_(None)
+
+_index("message_ready", M.queue, M.rank, M.id, when=IS_READY)
+_index("message_due", M.queue, M.due, when=M.due.is_not(None))
+_index("message_owner", M.owner, when=M.owner.is_not(None))
+_index("message_expires", M.expires, when=M.expires.is_not(None))
+_index("dead_queue", D.queue, D.id)
+_index("dead_until", D.until)

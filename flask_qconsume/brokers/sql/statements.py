@@ -1,0 +1,284 @@
+"""The statements of both databases, in SQLAlchemy's language. No I/O.
+
+The parameters of a statement are named in its comment.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from .schema import BINDING
+from .schema import DEAD
+from .schema import IS_READY
+from .schema import LINK
+from .schema import MESSAGE
+from .schema import QUEUE
+from .schema import SCHEMA_VERSION
+from .schema import D
+from .schema import L
+from .schema import M
+from .schema import now
+
+#: Delayed messages that one statement makes ready, at the most.
+MAX_RIPENED = 1_000
+
+
+class one_of(FunctionElement[bool]):
+    """Whether a column's value is in a parameter, which is a list.
+
+    A list as a parameter, unlike ``IN`` with a parameter for each value, keeps the text
+    of the statement the same, so that it is compiled and planned once.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[t.Any], parameter: str) -> None:
+        super().__init__(column, sa.bindparam(parameter))
+
+
+@compiles(one_of, "postgresql")
+def _compile_for_postgresql(element: one_of, compiler: t.Any, **kw: t.Any) -> str:
+    column, parameter = element.clauses
+    kind = "TEXT" if isinstance(column.type, sa.Text) else "BIGINT"
+    values = compiler.process(parameter, **kw)
+    return f"{compiler.process(column, **kw)} = ANY(CAST({values} AS {kind}[]))"
+
+
+@compiles(one_of, "sqlite")
+def _compile_for_sqlite(element: one_of, compiler: t.Any, **kw: t.Any) -> str:
+    column, parameter = element.clauses
+    values = compiler.process(parameter, **kw)
+    left = compiler.process(column, **kw)
+    return f"{left} IN (SELECT value FROM json_each({values}))"
+
+
+class each(FunctionElement[str]):
+    """The texts of a parameter, which is a list, as rows of one column ``value``."""
+
+    inherit_cache = True
+
+
+@compiles(each, "postgresql")
+def _compile_each_for_postgresql(element: each, compiler: t.Any, **kw: t.Any) -> str:
+    return f"unnest(CAST({compiler.process(element.clauses, **kw)} AS TEXT[]))"
+
+
+@compiles(each, "sqlite")
+def _compile_each_for_sqlite(element: each, compiler: t.Any, **kw: t.Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **kw)})"
+
+
+def _parameter(name: str, kind: sa.types.TypeEngine[t.Any] | None = None) -> t.Any:
+    return sa.bindparam(name, type_=kind)
+
+
+_queue = _parameter("queue_", sa.Text())
+_me = _parameter("me", sa.BigInteger())
+# PostgreSQL would use the index of 'owner' for a plain comparison, and walk over all
+# dead rows that this link has ever held.
+_is_mine = sa.func.coalesce(M.owner, 0) == _me
+
+#: Parameters: queues. Rows: queue, whether a message is ready, seconds until the next
+#: delayed message is due.
+_names = each(_parameter("queues")).table_valued("value", name="value")
+FIND_READY = sa.select(
+    _names.c.value,
+    sa.exists(sa.select(M.id).where(M.queue == _names.c.value, IS_READY)),
+    sa.select(sa.func.min(M.due) - now())
+    .where(M.queue == _names.c.value, M.due.is_not(None))
+    .scalar_subquery(),
+).select_from(_names)
+
+_due = (
+    sa.select(M.id)
+    .where(one_of(M.queue, "queues"), M.due <= now(), M.owner.is_(None))
+    .order_by(M.due)
+    .limit(MAX_RIPENED)
+    .with_for_update(skip_locked=True)
+)
+#: Parameters: queues. Makes delayed messages ready that are due.
+RIPEN = sa.update(MESSAGE).where(M.id.in_(_due)).values(due=None)
+
+#: Parameters: queue_, n. The numbers of the messages to be handled next.
+PICK = (
+    sa.select(M.id)
+    .where(M.queue == _queue, IS_READY)
+    .order_by(M.rank, M.id)
+    .limit(_parameter("n", sa.Integer()))
+)
+#: Parameters: ids, me. Only messages that are still free.
+CLAIM = sa.update(MESSAGE).where(one_of(M.id, "ids"), IS_READY).values(owner=_me)
+CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.key, M.meta, M.body)
+#: Parameters: ids, me.
+READ_CLAIMED = (
+    sa.select(*CLAIMED_COLUMNS)
+    .where(one_of(M.id, "ids"), _is_mine)
+    .order_by(M.rank, M.id)
+)
+
+#: Parameters: ids, me.
+ACK = sa.delete(MESSAGE).where(one_of(M.id, "ids"), _is_mine)
+#: Parameters: id_, me, queue_, delay (seconds or null), since (a time or null), meta.
+MOVE = (
+    sa.update(MESSAGE)
+    .where(M.id == _parameter("id_", sa.BigInteger()), _is_mine)
+    .values(
+        queue=_queue,
+        owner=None,
+        due=now() + _parameter("delay", sa.Double()),
+        since=sa.func.coalesce(
+            _parameter("since_", sa.Double()),
+            now() + sa.func.coalesce(_parameter("delay", sa.Double()), 0.0),
+        ),
+        redelivered=False,
+        expires=None,
+        meta=_parameter("meta_", sa.Text()),
+    )
+)
+_id = _parameter("id_", sa.BigInteger())
+#: Parameters: id_, me, queue_, keep (seconds), meta_.
+BURY = sa.insert(DEAD).from_select(
+    ["queue", "until", "meta", "body"],
+    sa.select(
+        _queue,
+        now() + _parameter("keep", sa.Double()),
+        _parameter("meta_", sa.Text()),
+        M.body,
+    )
+    .where(M.id == _id, _is_mine)
+    .with_for_update(),
+)
+#: Parameters: ids, me.
+GIVE_BACK = sa.update(MESSAGE).where(one_of(M.id, "ids"), _is_mine).values(owner=None)
+
+#: Parameters: queue_, lease (seconds), process_. Row: the new link's number.
+OPEN_LINK = (
+    sa.insert(LINK)
+    .values(
+        queue=_queue,
+        until=now() + _parameter("lease", sa.Double()),
+        process=_parameter("process_", sa.Text()),
+    )
+    .returning(L.id)
+)
+#: Parameters: me, lease.
+RENEW_LINK = (
+    sa.update(LINK)
+    .where(L.id == _me)
+    .values(until=now() + _parameter("lease", sa.Double()))
+)
+#: Parameters: me. Gives back all messages of a link, to their places and unmarked.
+GIVE_BACK_ALL = sa.update(MESSAGE).where(M.owner == _me).values(owner=None)
+CLOSE_LINK = sa.delete(LINK).where(L.id == _me)
+
+EXPIRE_LINKS = sa.delete(LINK).where(L.until < now())
+_abandoned = (
+    sa.select(M.id)
+    .where(M.owner.is_not(None), M.owner.not_in(sa.select(L.id)))
+    .order_by(M.id)
+    .limit(MAX_RIPENED)
+    .with_for_update(skip_locked=True)
+)
+#: Gives back messages of links that no longer exist, marked as redelivered.
+RECLAIM = (
+    sa.update(MESSAGE).where(M.id.in_(_abandoned)).values(owner=None, redelivered=True)
+)
+DELETE_EXPIRED = sa.delete(MESSAGE).where(M.expires <= now(), M.owner.is_(None))
+DELETE_EXPIRED_DEAD = sa.delete(DEAD).where(D.until <= now())
+
+#: Parameters: exchange_. Rows: queue, pattern, kind.
+READ_BINDINGS = sa.select(BINDING.c.queue, BINDING.c.pattern, BINDING.c.kind).where(
+    BINDING.c.exchange == _parameter("exchange_", sa.Text())
+)
+READ_QUEUES = sa.select(QUEUE.c.name)
+#: Parameters: queue_, exchange_, pattern_, kind_.
+_binding = (
+    BINDING.c.queue == _queue,
+    BINDING.c.exchange == _parameter("exchange_", sa.Text()),
+    BINDING.c.pattern == _parameter("pattern_", sa.Text()),
+)
+BIND = sa.insert(BINDING).from_select(
+    ["queue", "exchange", "pattern", "kind"],
+    sa.select(
+        _queue,
+        _parameter("exchange_", sa.Text()),
+        _parameter("pattern_", sa.Text()),
+        _parameter("kind_", sa.Text()),
+    ).where(
+        ~sa.exists(
+            sa.select(sa.literal(1))
+            .select_from(BINDING)
+            .where(*_binding, BINDING.c.kind == _parameter("kind_", sa.Text()))
+        )
+    ),
+)
+UNBIND = sa.delete(BINDING).where(*_binding)
+#: Parameters: queue_.
+ADD_QUEUE = sa.insert(QUEUE).from_select(
+    ["name"],
+    sa.select(_queue).where(
+        ~sa.exists(
+            sa.select(sa.literal(1)).select_from(QUEUE).where(QUEUE.c.name == _queue)
+        )
+    ),
+)
+READ_VERSION = sa.select(SCHEMA_VERSION.c.version, SCHEMA_VERSION.c.database_id)
+
+#: Parameters: queue_, n, after (a number). Rows of dead letters, the oldest first.
+READ_DEAD = (
+    sa.select(D.id, D.meta, D.body)
+    .where(
+        D.queue == _queue,
+        D.until > now(),
+        D.id > _parameter("after", sa.BigInteger()),
+    )
+    .order_by(D.id)
+    .limit(_parameter("n", sa.Integer()))
+)
+COUNT_DEAD = sa.select(sa.func.count()).where(D.queue == _queue, D.until > now())
+#: Parameters: id_, queue_, rank_, key_, meta_.
+REPLAY = sa.insert(MESSAGE).from_select(
+    ["queue", "rank", "key", "meta", "body"],
+    sa.select(
+        _queue,
+        _parameter("rank_", sa.SmallInteger()),
+        _parameter("key_", sa.Text()),
+        _parameter("meta_", sa.Text()),
+        D.body,
+    )
+    .where(D.id == _id)
+    .with_for_update(),
+)
+#: Parameters: id_.
+DELETE_DEAD = sa.delete(DEAD).where(D.id == _id)
+
+
+def _count(*conditions: sa.ColumnElement[bool]) -> t.Any:
+    return sa.select(sa.func.count()).where(*conditions).scalar_subquery()
+
+
+_is_due = M.owner.is_(None) & (M.due <= now())
+_suspects = _parameter("suspects", sa.Text())
+#: Parameters: queue_. Row: the number of messages that are ready.
+COUNT_READY = sa.select(
+    _count(M.queue == _queue, IS_READY) + _count(M.queue == _queue, _is_due)
+)
+#: Parameters: queue_, suspects, dead.
+READ_STATUS = sa.select(
+    _count(M.queue == _queue, IS_READY) + _count(M.queue == _queue, _is_due),
+    _count(M.queue == _queue, M.owner.is_(None), M.due > now()),
+    _count(M.queue.in_([_queue, _suspects]), M.owner.is_not(None)),
+    _count(M.queue == _suspects, M.owner.is_(None)),
+    sa.select(sa.func.min(M.since))
+    .where(M.queue == _suspects, M.owner.is_(None))
+    .scalar_subquery(),
+    _count(D.queue == _parameter("dead", sa.Text()), D.until > now()),
+    sa.select(sa.func.min(M.since))
+    .where(M.queue == _queue, M.owner.is_(None), M.since <= now())
+    .scalar_subquery(),
+)

@@ -1,0 +1,151 @@
+"""Wakes readers once their queues have messages: announced, due, or found by a look."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+
+from ...background_thread import BackgroundThread
+from ...errors import BrokerError
+from . import statements
+from .database import Channel
+from .database import Database
+from .database import Step
+
+#: Seconds after a failed look until the next one.
+_PAUSE_AFTER_ERROR_SECONDS = 1.0
+#: Seconds between two looks, at least.
+_MIN_PAUSE_SECONDS = 0.005
+
+
+class QueueWatch:
+    """Lets the reader of one queue wait until there may be a message.
+
+    Call :meth:`clear`, then look for messages, then :meth:`wait`.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self._event = threading.Event()
+
+    def clear(self) -> None:
+        """Forget earlier notifications."""
+        self._event.clear()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for a notification, for ``timeout`` seconds at most."""
+        self._event.wait(timeout)
+
+    def notify(self) -> None:
+        """End the current or the next wait."""
+        self._event.set()
+
+
+class Watcher:
+    """Watches the queues that this process reads, in one thread for all of them.
+
+    The thread makes delayed messages ready once they are due, and finds messages for
+    which no announcement came.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._watches: dict[QueueWatch, None] = {}
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._thread: BackgroundThread | None = None
+        self._channel: Channel | None = None
+        self._closed = False
+        #: When the next delayed message is due, by :func:`time.monotonic`.
+        self._next_due = 0.0
+
+    def add(self, queue: str) -> QueueWatch:
+        """Begin to watch a queue."""
+        watch = QueueWatch(queue)
+        with self._lock:
+            self._watches[watch] = None
+            self._next_due = 0.0
+            if self._thread is None:
+                self._thread = BackgroundThread(self._run)
+                self._thread.start()
+        self._changed.set()
+        return watch
+
+    def discard(self, watch: QueueWatch) -> None:
+        """Stop watching, and wake the reader."""
+        with self._lock:
+            self._watches.pop(watch, None)
+        watch.notify()
+
+    def announce(self, queues: Collection[str], delayed: bool = False) -> None:
+        """Wake the readers of queues here and in other processes, after a commit.
+
+        :param delayed: Whether some of the messages are not ready yet.
+        """
+        if delayed:
+            self._look_soon()
+        self._notify(queues)
+        self._open_channel().announce(queues)
+
+    def close(self) -> None:
+        """Stop watching. Readers are woken."""
+        self._closed = True
+        self._changed.set()
+        self._notify(None)
+        if self._thread is not None:
+            self._thread.join(3.0)
+        if self._channel is not None:
+            self._channel.close()
+
+    def _open_channel(self) -> Channel:
+        with self._lock:
+            if self._channel is None:
+                self._channel = self._database.open_channel(self._hear)
+            return self._channel
+
+    def _hear(self, queues: Collection[str] | None) -> None:
+        self._notify(queues)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._next_due = 0.0
+        self._changed.set()
+
+    def _notify(self, queues: Collection[str] | None) -> None:
+        for watch in list(self._watches):
+            if queues is None or watch.queue in queues:
+                watch.notify()
+
+    def _run(self) -> None:
+        while not self._closed:
+            pause = self._look_safely()
+            self._changed.wait(max(pause, _MIN_PAUSE_SECONDS))
+            self._changed.clear()
+
+    def _look_safely(self) -> float:
+        """Look at all queues; return the seconds until the next look."""
+        try:
+            channel = self._open_channel()
+            if self._watches and (
+                channel.has_changes() or time.monotonic() >= self._next_due
+            ):
+                self._look()
+            return min(channel.poll_interval, self._next_due - time.monotonic())
+        except BrokerError:
+            # The links notice it, too, and are replaced.
+            return _PAUSE_AFTER_ERROR_SECONDS
+
+    def _look(self) -> None:
+        queues = sorted({watch.queue for watch in self._watches})
+        found = self._find_ready(queues)
+        if any(due_in is not None and due_in <= 0 for _, _, due_in in found):
+            self._database.write([Step(statements.RIPEN, {"queues": queues})])
+            found = self._find_ready(queues)
+        self._notify({queue for queue, is_ready, _ in found if is_ready})
+        pauses = [due_in for _, _, due_in in found if due_in is not None]
+        self._next_due = time.monotonic() + min(pauses, default=float("inf"))
+
+    def _find_ready(self, queues: list[str]) -> list[tuple[str, bool, float | None]]:
+        rows = self._database.read(statements.FIND_READY, {"queues": queues})
+        return [(row[0], bool(row[1]), row[2]) for row in rows]
