@@ -266,6 +266,18 @@ def test_a_full_disk_ends_postgresql_which_keeps_its_data(
     assert own_postgresql_database.execute("SELECT n FROM kept") == [(1,)]
 
 
+def test_a_full_disk_of_tables_leaves_postgresql_running(
+    own_postgresql_database: Database,
+) -> None:
+    if reason := SmallDisk.missing():
+        pytest.skip(reason)
+    own_postgresql_database.execute("CREATE TABLE kept (body text)")
+    insert = "INSERT INTO kept SELECT repeat('x', 1000) FROM generate_series(1, 10000)"
+    with own_postgresql_database.full_disk(), pytest.raises(psycopg.errors.DiskFull):
+        own_postgresql_database.execute(insert)
+    own_postgresql_database.execute(insert)
+
+
 @pytest.mark.process
 def test_a_postgresql_that_cannot_start_says_why(tmp_path: pathlib.Path) -> None:
     if reason := PostgreSQL.missing():
@@ -329,7 +341,7 @@ def test_a_sqlite_file_that_is_away_keeps_its_data(sqlite_file: SQLiteFile) -> N
 
 @pytest.mark.process
 def test_a_sqlite_file_whose_disk_is_full_cannot_grow(own_sqlite: SQLiteFile) -> None:
-    if reason := SmallDisk.missing(own_sqlite.folder):
+    if reason := SmallDisk.missing():
         pytest.skip(reason)
     own_sqlite.execute("CREATE TABLE kept (body)")
     insert = "INSERT INTO kept VALUES (zeroblob(1000000))"
@@ -339,10 +351,10 @@ def test_a_sqlite_file_whose_disk_is_full_cannot_grow(own_sqlite: SQLiteFile) ->
 
 
 @pytest.mark.process
-def test_a_small_disk_is_full_until_it_is_not(tmp_path: pathlib.Path) -> None:
-    if reason := SmallDisk.missing(tmp_path):
+def test_a_small_disk_is_full_until_it_is_not() -> None:
+    if reason := SmallDisk.missing():
         pytest.skip(reason)
-    with SmallDisk(tmp_path / "small", megabytes=1) as disk:
+    with SmallDisk(megabytes=1) as disk:
         written = disk.folder / "written"
         with disk.full(), pytest.raises(OSError, match="No space left"):
             written.write_bytes(b"1")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import pathlib
 import subprocess
+import tempfile
 import typing as t
 
 #: Bytes that are written at once to fill a disk.
@@ -13,12 +14,36 @@ _BLOCK = bytes(4_096)
 
 
 class SmallDisk:
-    """A file system of some bytes in memory, which only root may mount."""
+    """A file system of some megabytes in memory; only root may mount one.
 
-    def __init__(self, folder: pathlib.Path, megabytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+    Its folder is not below the folders of the tests, which other users cannot pass.
+    """
+
+    def __init__(self, megabytes: int) -> None:
         self._megabytes = megabytes
+        self._parent = tempfile.TemporaryDirectory(prefix="small-disk-")
+        pathlib.Path(self._parent.name).chmod(0o711)
+        self.folder = pathlib.Path(self._parent.name, "disk")
+        self.folder.mkdir()
+
+    @classmethod
+    @contextlib.contextmanager
+    def mounted(cls, megabytes: int) -> t.Iterator[SmallDisk | None]:
+        """Mount one for a block, or return ``None`` if it cannot be mounted."""
+        if cls.missing() is not None:
+            yield None
+            return
+        with cls(megabytes) as disk:
+            yield disk
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return why none can be mounted, or ``None`` if one can."""
+        try:
+            with cls(1):
+                return None
+        except (OSError, subprocess.CalledProcessError):
+            return "only root may mount a file system"
 
     @contextlib.contextmanager
     def full(self) -> t.Iterator[None]:
@@ -26,29 +51,25 @@ class SmallDisk:
         rest = self.folder / "rest"
         with rest.open("wb", buffering=0) as file, contextlib.ExitStack() as stack:
             stack.callback(rest.unlink)
-            while _is_room(file):
+            while _has_room(file):
                 pass
             yield
 
     def __enter__(self) -> SmallDisk:
         options = f"size={self._megabytes}m"
-        _call("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.folder))
+        try:
+            _call("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.folder))
+        except BaseException:
+            self._parent.cleanup()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
         _call("umount", "--lazy", str(self.folder))
-
-    @classmethod
-    def missing(cls, folder: pathlib.Path) -> str | None:
-        """Return why none can be mounted in a folder, or ``None`` if one can."""
-        try:
-            with cls(folder / "probe", 1):
-                return None
-        except (OSError, subprocess.CalledProcessError):
-            return "only root may mount a file system"
+        self._parent.cleanup()
 
 
-def _is_room(file: t.IO[bytes]) -> bool:
+def _has_room(file: t.IO[bytes]) -> bool:
     try:
         return file.write(_BLOCK) > 0
     except OSError as error:

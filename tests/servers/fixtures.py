@@ -6,7 +6,6 @@ so. With ``QCONSUME_REQUIRE_BROKERS=1`` they fail.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import typing as t
@@ -283,10 +282,17 @@ def own_postgresql(_second_postgresql: PostgreSQL) -> PostgreSQL:
 
 
 @pytest.fixture
-def own_postgresql_database(own_postgresql: PostgreSQL) -> t.Iterator[Database]:
-    """A new database on a PostgreSQL that the test may kill."""
-    with own_postgresql.database() as database:
+def own_postgresql_database(
+    own_postgresql: PostgreSQL,
+) -> t.Iterator[Database]:
+    """A new database on a PostgreSQL that the test may kill; root may fill its disk."""
+    with (
+        SmallDisk.mounted(megabytes=128) as disk,
+        own_postgresql.database(disk) as database,
+    ):
         yield database
+        if not own_postgresql.running:
+            own_postgresql.start()  # To drop the database.
 
 
 @pytest.fixture
@@ -307,11 +313,8 @@ def sqlite_file(tmp_path: pathlib.Path) -> SQLiteFile:
 @pytest.fixture
 def own_sqlite(tmp_path: pathlib.Path) -> t.Iterator[SQLiteFile]:
     """A database file that a test may lock and take away; root may fill its disk."""
-    with contextlib.ExitStack() as stack:
-        disk = None
-        if SmallDisk.missing(tmp_path) is None:
-            disk = stack.enter_context(SmallDisk(tmp_path / "own-sqlite", 64))
-        yield SQLiteFile(tmp_path / "own-sqlite" / "folder", disk)
+    with SmallDisk.mounted(megabytes=64) as disk:
+        yield SQLiteFile((disk.folder if disk else tmp_path) / "folder", disk)
 
 
 @pytest.fixture

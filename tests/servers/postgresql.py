@@ -20,6 +20,7 @@ import psutil
 import psycopg
 
 from ..waiting import wait_for
+from .disk import SmallDisk
 from .ports import HOST
 from .ports import free_port
 from .server import Server
@@ -76,15 +77,24 @@ class PostgreSQL(Server):
         return f"postgresql://{USER}:{PASSWORD}@{HOST}:{self.port}/{database}"
 
     @contextlib.contextmanager
-    def database(self) -> t.Iterator[Database]:
-        """Create a database for a block, and close its connections at the end."""
+    def database(self, disk: SmallDisk | None = None) -> t.Iterator[Database]:
+        """Create a database for a block, and close its connections at the end.
+
+        :param disk: The disk for its tables, if a test fills it. The server's log of
+            writes is elsewhere, so that the server goes on.
+        """
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name}")
+        if disk is not None:
+            shutil.chown(disk.folder, user=_OWNER if _is_root() else None)
+            self.execute(f"CREATE TABLESPACE {name} LOCATION '{disk.folder}'")
+        place = "pg_default" if disk is None else name
+        self.execute(f"CREATE DATABASE {name} TABLESPACE {place}")
         try:
-            yield Database(self, name)
+            yield Database(self, name, disk)
         finally:
             if self.running:  # It is not, if a standby has taken its place.
                 self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+                self.execute(f"DROP TABLESPACE IF EXISTS {name}")
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """Return a new connection, which commits each statement."""
@@ -301,9 +311,12 @@ class PostgreSQLPair:
 class Database:
     """A database of a server, for the queues of one test."""
 
-    def __init__(self, server: PostgreSQL, name: str) -> None:
+    def __init__(
+        self, server: PostgreSQL, name: str, disk: SmallDisk | None = None
+    ) -> None:
         self.server = server
         self.name = name
+        self._disk = disk
 
     @property
     def url(self) -> str:
@@ -316,6 +329,11 @@ class Database:
     def execute(self, statement: str, *parameters: t.Any) -> list[tuple[t.Any, ...]]:
         """Run one statement on a new connection; return the rows, if it has any."""
         return self.server.execute(statement, *parameters, database=self.name)
+
+    def full_disk(self) -> contextlib.AbstractContextManager[None]:
+        """Fill the disk of its tables during a block."""
+        assert self._disk is not None, "only root may mount a small disk"
+        return self._disk.full()
 
     def terminate_connections(self) -> None:
         """Close all connections to this database, as an operator does."""
