@@ -28,6 +28,9 @@ from .text import quote
 
 PREFIX = "QCONSUME_"
 
+#: The broker that errors offer to apps without one.
+FILE_BROKER = "'sqlite:///qconsume.db', a file (pip install 'Flask-QConsume[sql]')"
+
 #: Type and subtype, without wildcards; parameters may follow.
 _CONTENT_TYPE = re.compile(r"[^\s/*;]+/[^\s/*;]+\s*(;|$)")
 
@@ -278,8 +281,8 @@ TABLE: tuple[Setting, ...] = (
         "broker_url",
         "a URL",
         None,
-        "The broker's address: amqp://…, redis://…, redis-streams://…, kafka://…, or"
-        " memory:// to try things out.",
+        "The broker's address: sqlite:///…, postgresql://…, amqp://…, redis://…,"
+        " redis-streams://…, kafka://…, or memory:// in tests.",
         _check_text,
         secret=True,
     ),
@@ -671,9 +674,10 @@ def _describe_missing_url(unread: Sequence[str]) -> str:
             " 'app.config.from_prefixed_env()' before 'QConsume.init_app'."
         )
     return (
-        "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app': the address of"
-        " your broker, such as 'amqp://guest:guest@localhost//' or"
-        " 'redis://localhost/0'. Use 'memory://' to try things out without one."
+        "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app'. Without a"
+        f" server, use {FILE_BROKER}; with a server, its address, such as"
+        " 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Tests use"
+        " 'memory://'."
     )
 
 

@@ -67,7 +67,6 @@ HOMES = {
     "amqp": ({"broker", "brokers", "transports"}, set()),
     "redis": ({"broker", "brokers", "transports"}, set()),
     "confluent_kafka": ({"broker", "brokers", "transports"}, set()),
-    "sqlalchemy": ({"brokers"}, set()),
     "psycopg": ({"brokers"}, set()),
     "google": (set(), {"formats"}),
     "sentry_sdk": ({"integrations"}, set()),

@@ -163,9 +163,16 @@ def test_keys_of_other_extensions_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("url", [None, ""])
-def test_a_missing_url_is_an_error_that_offers_memory(url: str | None) -> None:
-    with pytest.raises(ConfigurationError, match="Use 'memory://' to try things out"):
+def test_a_missing_url_is_an_error_that_offers_a_file(url: str | None) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         Settings.from_config({} if url is None else {"QCONSUME_BROKER_URL": url})
+    assert str(caught.value) == (
+        "'QCONSUME_BROKER_URL' must be set before 'QConsume.init_app'. Without a"
+        " server, use 'sqlite:///qconsume.db', a file (pip install"
+        " 'Flask-QConsume[sql]'); with a server, its address, such as"
+        " 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Tests use"
+        " 'memory://'."
+    )
 
 
 def test_a_wrong_choice_names_the_choices() -> None:

@@ -13,6 +13,7 @@ from ..errors import PublishError
 from ..errors import UnsupportedByBroker
 from ..message import Outgoing
 from ..registration.consumer import Consumer
+from ..settings import FILE_BROKER
 from ..text import quote
 from .base import Broker
 from .capabilities import Capabilities
@@ -80,7 +81,7 @@ def explain_in_process_broker(what: str, broker: Broker, why: str) -> str:
     return (
         f"Cannot {what}: '{broker.settings.broker_url}' is a broker within one process"
         f" ({broker.capabilities.broker}), {why} Set 'QCONSUME_BROKER_URL' to a broker"
-        " of its own, such as 'amqp://guest:guest@localhost//' or"
+        f" that processes share: {FILE_BROKER}, or a server, such as"
         " 'redis://localhost/0'."
     )
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 from ..settings import Settings
+from ..settings import suggest
 from ..text import quote
 from .base import Broker
 from .topology import Topology
@@ -38,21 +39,21 @@ _BROKERS = {
     "memory": ("..brokers.memory", "Memory"),
 }
 
+#: The driver of each database, which a URL may name after a ``+``.
+_DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "postgres": "psycopg"}
+
 
 def check_url(url: str) -> None:
     """Refuse a URL that has an unknown scheme, or cannot be parsed.
 
-    :raises ConfigurationError: for an unknown scheme, or a login that breaks the URL.
+    :raises ConfigurationError: for an unknown scheme or driver, or a login that breaks
+        the URL.
     """
     if not _is_text(url):
         raise ConfigurationError(
             "'QCONSUME_BROKER_URL' cannot be read: it has bytes that are not UTF-8."
         )
-    if _read_scheme(url) not in _BROKERS:
-        raise ConfigurationError(
-            f"'QCONSUME_BROKER_URL' begins with {quote(_read_scheme(url))}, which"
-            f" means no known broker. Use one of: {', '.join(_BROKERS)}."
-        )
+    _check_scheme(url.partition(":")[0])
     if not all(map(_is_whole, url.split(";"))):
         # A part of the URL may be the password, so no part is shown.
         raise ConfigurationError(
@@ -62,13 +63,32 @@ def check_url(url: str) -> None:
         )
 
 
+def _check_scheme(scheme: str) -> None:
+    name, plus, driver = scheme.partition("+")
+    if name not in _BROKERS:
+        # kombu calls its own transport for databases 'sqla+sqlite'.
+        meant = suggest(driver if driver in _BROKERS else name, _BROKERS)
+        raise ConfigurationError(
+            f"'QCONSUME_BROKER_URL' begins with {quote(scheme)}, which means no known"
+            f" broker{meant} Use one of: {', '.join(_BROKERS)}."
+        )
+    if plus and name in _DRIVERS and driver != _DRIVERS[name]:
+        raise ConfigurationError(
+            f"'QCONSUME_BROKER_URL' begins with {quote(scheme)}, and this broker uses"
+            f" the driver '{_DRIVERS[name]}'. Write '{name}://…'."
+        )
+
+
 def _is_text(url: str) -> bool:
     """Return whether all characters of a URL can be encoded as UTF-8."""
     return url.isprintable() or url == url.encode(errors="ignore").decode()
 
 
 def _is_whole(url: str) -> bool:
-    """Return false if a ``/`` in the password has cut the URL into wrong parts."""
+    """Return false if a ``/`` in the password has cut the URL into wrong parts.
+
+    The name of a file may have any character.
+    """
     try:
         url_parts = urlsplit(url)
         # Brokers that have several hosts parse them on their own.
@@ -82,7 +102,8 @@ def _is_whole(url: str) -> bool:
         + url_parts.fragment
         + ("" if url_parts.hostname else url_parts.query)
     )
-    return "@" in url_parts.netloc or "@" not in rest
+    is_file = _read_scheme(url) == "sqlite"
+    return is_file or "@" in url_parts.netloc or "@" not in rest
 
 
 def _check_brackets(url_parts: SplitResult) -> None:

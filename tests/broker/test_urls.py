@@ -46,11 +46,58 @@ def test_an_unreadable_url_is_refused_without_its_password(url: str) -> None:
         "redis-streams+cluster://a,b:1",
         "redis+socket:///run/redis.sock",
         "amqp://guest:%5B@[::1]:5672//",
+        "sqlite:///user@host/queue.db",
+        "sqlite+pysqlite:///queue.db",
+        "postgresql+psycopg://user:%40@host:5432/shop",
+        "postgresql:///shop?host=/run/postgresql",
         "memory://",
     ],
 )
 def test_a_url_of_any_other_kind_is_not(url: str) -> None:
     check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("sqlite3:///queue.db", "sqlite"),
+        ("postgre://host/shop", "postgres"),
+        ("sqla+sqlite:///queue.db", "sqlite"),
+        ("sqla+postgresql://host/shop", "postgresql"),
+        ("rediss-stream://host", "rediss-streams"),
+    ],
+)
+def test_an_unknown_scheme_is_refused_with_the_one_that_was_meant(
+    url: str, meant: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"; did you mean '{meant}'"):
+        check_url(url)
+
+
+def test_a_scheme_that_resembles_none_is_refused_with_all_of_them() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_url("mysql://user:secret@host/shop")
+    assert str(caught.value).startswith(
+        "'QCONSUME_BROKER_URL' begins with 'mysql', which means no known broker. Use"
+        " one of: amqp,"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "advice"),
+    [
+        ("postgresql+asyncpg://user:secret@host/shop", "psycopg", "postgresql://…"),
+        ("postgres+psycopg2://user:secret@host/shop", "psycopg", "postgres://…"),
+        ("sqlite+aiosqlite:///secret.db", "pysqlite", "sqlite://…"),
+    ],
+)
+def test_another_driver_of_a_database_is_refused(
+    url: str, driver: str, advice: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"the driver '{driver}'") as caught:
+        check_url(url)
+    assert str(caught.value).endswith(f"Write '{advice}'.")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_option_in_the_url_that_makes_no_sense_is_refused() -> None:

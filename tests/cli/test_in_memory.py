@@ -54,8 +54,9 @@ def create_app(*blueprints):
 
 REFUSED = (
     "Cannot publish a message: 'memory://' is a broker within one process (memory), and"
-    " nothing consumes in this one. Set 'QCONSUME_BROKER_URL' to a broker of its own,"
-    " such as 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Or consume"
+    " nothing consumes in this one. Set 'QCONSUME_BROKER_URL' to a broker that"
+    " processes share: 'sqlite:///qconsume.db', a file (pip install"
+    " 'Flask-QConsume[sql]'), or a server, such as 'redis://localhost/0'. Or consume"
     " beside the web server: 'flask qconsume run --web HOST:PORT'. A test that starts"
     " its worker later sets 'TESTING'."
 )
@@ -184,9 +185,10 @@ def test_a_worker_without_a_web_server_warns(shop: Commands) -> None:
     assert line.endswith(
         "Cannot consume what other processes publish: 'memory://' is a broker within"
         " one process (memory), so only code in this process can publish to its"
-        " consumers. Set 'QCONSUME_BROKER_URL' to a broker of its own, such as"
-        " 'amqp://guest:guest@localhost//' or 'redis://localhost/0'. Or serve the app"
-        " here: 'flask qconsume run --web HOST:PORT'."
+        " consumers. Set 'QCONSUME_BROKER_URL' to a broker that processes share:"
+        " 'sqlite:///qconsume.db', a file (pip install 'Flask-QConsume[sql]'), or a"
+        " server, such as 'redis://localhost/0'. Or serve the app here: 'flask qconsume"
+        " run --web HOST:PORT'."
     )
 
 
