@@ -127,8 +127,9 @@ def _format_table(wanted: list[tuple[str, str]], found: Outcomes) -> list[str]:
     brokers = list(dict.fromkeys(broker for _, broker in wanted))
     cases = list(dict.fromkeys(case for case, _ in wanted))
     width = max(map(len, cases))
-    lines = [" ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
+    column = max(map(len, [*brokers, *_SIGNS.values()]))
+    lines = [" ".join((f"{'':<{width}}", *(f"{name:<{column}}" for name in brokers)))]
     for case in cases:
         signs = (_SIGNS[_look_up(found, case, broker)[0]] for broker in brokers)
-        lines.append(" ".join((f"{case:<{width}}", *(f"{s:<8}" for s in signs))))
+        lines.append(" ".join((f"{case:<{width}}", *(f"{s:<{column}}" for s in signs))))
     return lines

@@ -22,9 +22,15 @@ from flask_qconsume.brokers.rabbitmq.capabilities import CLASSIC
 from flask_qconsume.brokers.rabbitmq.capabilities import QUORUM
 from flask_qconsume.brokers.redis_lists.capabilities import CAPABILITIES as LISTS
 from flask_qconsume.brokers.redis_streams.capabilities import CAPABILITIES as STREAMS
+from flask_qconsume.brokers.sql.postgresql.capabilities import (
+    CAPABILITIES as POSTGRESQL,
+)
+from flask_qconsume.brokers.sql.sqlite.capabilities import CAPABILITIES as SQLITE
 
+from ..servers import Database
 from ..servers import RedisCluster
 from ..servers import Server
+from ..servers import SQLiteFile
 from ..servers import Vhost
 from ..servers.ports import HOST
 from ..servers.ports import free_port
@@ -44,7 +50,8 @@ class BrokerUnderTest(abc.ABC):
     capabilities: t.ClassVar[Capabilities]
     #: Further configuration, without ``QCONSUME_``.
     config: t.ClassVar[dict[str, t.Any]] = {}
-    #: Whether a cut connection ends the link. Kafka's client reconnects by itself.
+    #: Whether a cut connection ends the link. Kafka's client reconnects by itself, and
+    #: a link to a database is a row there.
     loses_links: t.ClassVar[bool] = True
     #: The fixture of a shared server, and that of a server which a test may break.
     shared: t.ClassVar[str] = ""
@@ -54,7 +61,7 @@ class BrokerUnderTest(abc.ABC):
     #: Prefix of all names of the case.
     name: str
     #: The broker's process or processes, if the test does not share them.
-    server: Server | RedisCluster
+    server: Server | RedisCluster | SQLiteFile
 
     def __init__(self, fixture: Fixture, breaks: bool) -> None:
         self.name = f"t{uuid.uuid4().hex[:8]}"
@@ -226,6 +233,54 @@ class Topics(BrokerUnderTest):
         assert producer.flush(10) == 0
 
 
+class PostgreSQL(BrokerUnderTest):
+    """PostgreSQL."""
+
+    capabilities = POSTGRESQL
+    config = Lists.config
+    loses_links = False
+    shared = "postgresql_database"
+    own = "own_postgresql_database"
+
+    def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
+        self._database: Database = fixture(self.own if breaks else self.shared)
+        self.url = self._database.url
+        self.server = self._database.server
+
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
+        insert = "INSERT INTO qconsume_message (queue, body) VALUES (%s, %s)"
+        self._database.execute(insert, plan.name, body)
+
+    def cut_connections(self) -> None:
+        self._database.terminate_connections()
+
+
+class SQLite(BrokerUnderTest):
+    """SQLite."""
+
+    capabilities = SQLITE
+    config = Lists.config
+    loses_links = False
+
+    def __init__(self, fixture: Fixture, breaks: bool) -> None:
+        super().__init__(fixture, breaks)
+        self.server = self._file = fixture("sqlite_file")
+        self.url = self._file.url
+
+    @property
+    def unreachable_url(self) -> str:
+        """The URL of a file that cannot be created."""
+        return "sqlite:////proc/nowhere/queue.db"
+
+    def send_foreign(self, plan: QueuePlan, body: bytes) -> None:
+        insert = "INSERT INTO qconsume_message (queue, body) VALUES (?, ?)"
+        self._file.execute(insert, plan.name, body)
+
+    def cut_connections(self) -> None:
+        """Do nothing: there is no connection to a file that could be cut."""
+
+
 BROKERS: dict[str, type[BrokerUnderTest]] = {
     "quorum": Quorum,
     "classic": Classic,
@@ -233,5 +288,7 @@ BROKERS: dict[str, type[BrokerUnderTest]] = {
     "streams": Streams,
     "cluster": Cluster,
     "kafka": Topics,
+    "postgresql": PostgreSQL,
+    "sqlite": SQLite,
     "memory": Memory,
 }
