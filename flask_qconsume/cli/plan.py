@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
+from flask import current_app
 
 from ..broker.capabilities import Capabilities
 from ..broker.checks import find_unsupported
 from ..broker.given_queues import list_effects
 from ..broker.topology import Binding
 from ..broker.topology import QueuePlan
+from ..databases.engine_checks import list_engine_problems
 from ..errors import BrokerError
 from ..errors import UnsupportedByBroker
 from ..extension import AppConsumers
@@ -48,6 +50,8 @@ def plan(app: AppConsumers) -> None:
     _echo_section(f"How {capabilities.broker} does it", _describe_broker(capabilities))
     for text in _list_caveats(app):
         _echo_section("Limits of this server", [("warning", text)])
+    for text in _list_engine_problems(app):
+        _echo_section("Databases of the app", [("warning", text)])
     if capabilities.shared and capabilities.bindings:
         _echo_section("Stale bindings", _describe_stale_bindings(app))
     problems = find_unsupported(consumers, capabilities)
@@ -163,6 +167,12 @@ def _list_caveats(app: AppConsumers) -> list[str]:
         return app.broker.caveats()
     except BrokerError:
         return []
+
+
+def _list_engine_problems(app: AppConsumers) -> list[str]:
+    enabled = [consumer for consumer in app.consumers.values() if consumer.enabled]
+    concurrency = sum(consumer.concurrency for consumer in enabled)
+    return list_engine_problems(current_app, concurrency)
 
 
 def _describe_stale_bindings(app: AppConsumers) -> Lines:

@@ -70,8 +70,8 @@ def prepare_engine(
 ) -> None:
     """Prepare an engine on SQLite for handlers that write at the same time.
 
-    Call it once, where the app is made and before the engine is used. On databases
-    other than SQLite, and for an engine that is prepared already, it changes nothing.
+    Call it once, where the app is made and before the engine is used. An engine of
+    another database, or one that is prepared already, stays as it is.
 
     The engine then uses SQLite's write-ahead log. A transaction takes the write lock
     (``BEGIN IMMEDIATE``) before its first write, before a savepoint, and before a

@@ -23,6 +23,7 @@ from ..broker.capabilities import Capabilities
 from ..broker.checks import check_consumers
 from ..broker.given_queues import list_effects
 from ..broker.link import Lane
+from ..databases.engine_checks import list_engine_problems
 from ..errors import BrokerUnavailable
 from ..errors import WorkerError
 from ..handling.events import tell
@@ -116,6 +117,7 @@ class Worker:
         try:
             self._declare()
             self._run_before_hooks()
+            _warn_of_engines(self.app, chosen)
             begin_tracing(self.app)
         except BaseException:
             self._finish()
@@ -323,6 +325,12 @@ def _warn_of_queues(
     for consumer in consumers:
         for effect in list_effects(consumer.given, capabilities, warns=True):
             logger.warning("%s: its kombu.Queue has %s", consumer.name, effect)
+
+
+def _warn_of_engines(app: Flask, consumers: t.Sequence[Consumer]) -> None:
+    concurrency = sum(consumer.concurrency for consumer in consumers)
+    for text in list_engine_problems(app, concurrency):
+        logger.warning("%s", text)
 
 
 def _check_patched() -> None:

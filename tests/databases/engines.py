@@ -59,6 +59,13 @@ def count(engine: sa.Engine) -> int:
         return session.scalar(sa.select(sa.func.count()).select_from(Tea)) or 0
 
 
+def load(session: Session, id: int, **options: t.Any) -> Tea:
+    """Return a row that is there."""
+    tea = session.get(Tea, id, **options)
+    assert tea is not None
+    return tea
+
+
 def has_begun(session: Session) -> bool:
     """Whether SQLite has a transaction on the session's connection."""
     connection: t.Any = session.connection().connection.dbapi_connection
