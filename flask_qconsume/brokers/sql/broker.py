@@ -29,6 +29,7 @@ from .database import CALL_TIMEOUT_SECONDS
 from .database import Database
 from .dead_letters import SqlDeadLetters
 from .link import SqlLink
+from .ordered_link import OrderedLink
 from .publisher import SqlPublisher
 
 logger = get_logger("flask_qconsume.brokers.sql")
@@ -46,6 +47,8 @@ class SqlBroker(Broker):
     """A broker whose messages are rows of a table."""
 
     link: t.ClassVar[type[SqlLink]] = SqlLink
+    #: Class of the links of consumers with ``ordering="key"``.
+    ordered_link: t.ClassVar[type[SqlLink]] = OrderedLink
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
@@ -57,7 +60,9 @@ class SqlBroker(Broker):
 
     def connect(self, plan: QueuePlan, lane: Lane, prefetch: int) -> Link:
         self._declare_once()
-        return self.link(plan, lane, self._shared)
+        is_ordered = lane is Lane.MAIN and plan.ordering == "key"
+        link = self.ordered_link if is_ordered else self.link
+        return link(plan, lane, self._shared)
 
     def publish(
         self, messages: Sequence[Outgoing], timeout: float

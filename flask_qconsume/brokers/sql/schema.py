@@ -83,6 +83,8 @@ MESSAGE = _table(
     _number("owner"),
     sa.Column("redelivered", sa.Boolean, nullable=False, server_default=sa.false()),
     _text("key", nullable=True),
+    # How many processes died with the message alone in hand, in a queue with an order.
+    sa.Column("deaths", sa.SmallInteger, nullable=False, server_default="0"),
     _text("meta", server_default="{}"),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
@@ -115,6 +117,8 @@ IS_READY = M.owner.is_(None) & M.due.is_(None)
 _index("message_ready", M.queue, M.rank, M.id, when=IS_READY)
 _index("message_due", M.queue, M.due, when=M.due.is_not(None))
 _index("message_owner", M.owner, when=M.owner.is_not(None))
+_index("message_key", M.queue, M.key, M.id, when=M.key.is_not(None))
+_index("message_redelivered", M.queue, M.id, when=M.redelivered)
 _index("message_expires", M.expires, when=M.expires.is_not(None))
 _index("dead_queue", D.queue, D.id)
 _index("dead_until", D.until)

@@ -113,12 +113,66 @@ PICK = (
 )
 #: Parameters: ids, me. Only messages that are still free.
 CLAIM = sa.update(MESSAGE).where(one_of(M.id, "ids"), IS_READY).values(owner=_me)
-CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.key, M.meta, M.body)
+CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.deaths, M.meta, M.body)
 #: Parameters: ids, me.
 READ_CLAIMED = (
     sa.select(*CLAIMED_COLUMNS)
     .where(one_of(M.id, "ids"), _is_mine)
     .order_by(M.rank, M.id)
+)
+
+# In a queue with an order, a message is *blocked* by another one with its key: by an
+# earlier one, or by a later one that is in hand, since it was committed first.
+_other = MESSAGE.alias("other")
+_is_blocked = M.key.is_not(None) & sa.exists(
+    sa.select(sa.literal(1)).where(
+        _other.c.queue == M.queue,
+        _other.c.key == M.key,
+        (_other.c.id < M.id) | ((_other.c.id > M.id) & _other.c.owner.is_not(None)),
+    )
+)
+_after_rank = _parameter("after_rank", sa.SmallInteger())
+#: Parameters: queue_, n, after_rank, after. Rows: number, rank, whether it is blocked.
+PICK_IN_ORDER = (
+    sa.select(M.id, M.rank, _is_blocked)
+    .where(
+        M.queue == _queue,
+        IS_READY,
+        sa.not_(M.redelivered),
+        (M.rank > _after_rank)
+        | ((M.rank == _after_rank) & (M.id > _parameter("after", sa.BigInteger()))),
+    )
+    .order_by(M.rank, M.id)
+    .limit(_parameter("n", sa.Integer()))
+)
+#: Parameters: queue_. The number of the first message that was in hand at a death.
+PICK_SUSPECT_IN_ORDER = (
+    sa.select(M.id)
+    .where(M.queue == _queue, IS_READY, M.redelivered, sa.not_(_is_blocked))
+    .order_by(M.id)
+    .limit(1)
+)
+_unblocked = (
+    sa.select(M.id)
+    .where(one_of(M.id, "ids"), IS_READY, sa.not_(_is_blocked))
+    .order_by(M.id)
+    .with_for_update(skip_locked=True, of=MESSAGE)
+)
+#: Parameters: ids, me. Only messages that are still free, and not blocked.
+CLAIM_IN_ORDER = sa.update(MESSAGE).where(M.id.in_(_unblocked)).values(owner=_me)
+#: Parameters: ids, me. Claimed messages that are blocked after all: another process has
+#: claimed one with the same key at the same time.
+FIND_BLOCKED = sa.select(M.id).where(
+    one_of(M.id, "ids"),
+    _is_mine,
+    sa.exists(
+        sa.select(sa.literal(1)).where(
+            _other.c.queue == M.queue,
+            _other.c.key == M.key,
+            _other.c.id != M.id,
+            _other.c.owner.is_not(None),
+        )
+    ),
 )
 
 #: Parameters: ids, me.
@@ -136,6 +190,7 @@ MOVE = (
             now() + sa.func.coalesce(_parameter("delay", sa.Double()), 0.0),
         ),
         redelivered=False,
+        deaths=0,
         expires=None,
         meta=_parameter("meta_", sa.Text()),
     )
@@ -186,7 +241,13 @@ _abandoned = (
 )
 #: Gives back messages of links that no longer exist, marked as redelivered.
 RECLAIM = (
-    sa.update(MESSAGE).where(M.id.in_(_abandoned)).values(owner=None, redelivered=True)
+    sa.update(MESSAGE)
+    .where(M.id.in_(_abandoned))
+    .values(
+        owner=None,
+        redelivered=True,
+        deaths=M.deaths + sa.case((M.redelivered, 1), else_=0),
+    )
 )
 DELETE_EXPIRED = sa.delete(MESSAGE).where(M.expires <= now(), M.owner.is_(None))
 DELETE_EXPIRED_DEAD = sa.delete(DEAD).where(D.until <= now())
