@@ -16,7 +16,7 @@ from flask import render_template
 from flask import url_for
 from flask.typing import ResponseReturnValue
 
-from flask_qconsume.broker.base import DeadLetters
+from flask_qconsume.broker.dead_letters import DeadLetters
 
 bp = Blueprint("dead_letters", __name__, url_prefix="/dead-letters")
 

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BrokerRefused
-from ..message import Message
 from ..message import Outgoing
 from ..settings import Settings
 from .capabilities import Capabilities
+from .dead_letters import DeadLetters
 from .link import Lane
 from .link import Link
 from .names import Name
@@ -30,18 +30,6 @@ from .names import list_names
 from .topology import Binding
 from .topology import QueuePlan
 from .topology import Topology
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A dead letter, as ``flask qconsume dead-letters`` lists and shows it."""
-
-    #: Unique in its queue; ``show`` and ``replay`` take it as an argument.
-    ref: str
-    queue: str
-    message: Message
-    #: Its ``x-qconsume-*`` headers: reason, error, traceback, attempts, times.
-    headers: Mapping[str, t.Any]
 
 
 @dataclass(frozen=True)
@@ -94,35 +82,6 @@ class HeldBack:
     #: Number of messages that are due, but refused by a queue that is full or missing;
     #: ``None`` if the broker cannot tell.
     refused: int | None
-
-
-class DeadLetters(abc.ABC):
-    """The dead letters of one queue."""
-
-    @abc.abstractmethod
-    def count(self) -> int:
-        """Count the dead letters."""
-
-    @abc.abstractmethod
-    def __iter__(self) -> Iterator[DeadLetter]:
-        """Iterate over all dead letters, the oldest first, without changing them."""
-
-    @abc.abstractmethod
-    def take(
-        self,
-        wanted: t.Callable[[DeadLetter], bool],
-        replay: bool,
-        progress: t.Callable[[], t.Any] = lambda: None,
-    ) -> int:
-        """Remove, and optionally replay, the dead letters for which ``wanted`` is true.
-
-        A replay publishes a copy to the queue that failed (never to the exchange), with
-        zero attempts and without the headers of the failure. The dead letter is removed
-        once the copy is confirmed.
-
-        :param progress: Called once for each dead letter that was examined.
-        :returns: The number of dead letters removed.
-        """
 
 
 class Broker(abc.ABC):

@@ -14,9 +14,9 @@ from dataclasses import field
 
 import click
 
-from ..broker import headers as own_headers
-from ..broker.base import DeadLetter
-from ..broker.base import DeadLetters
+from ..broker.dead_letters import DeadLetter
+from ..broker.dead_letters import DeadLetterFilter
+from ..broker.dead_letters import DeadLetters
 from ..broker.topology import QueuePlan
 from ..errors import UnknownConsumer
 from ..extension import AppConsumers
@@ -29,51 +29,6 @@ from .context import with_consumers
 from .durations import Duration
 
 F = t.TypeVar("F", bound=Callable[..., t.Any])
-
-
-@dataclass(frozen=True)
-class DeadLetterFilter:
-    """The conditions by which a command selects dead letters."""
-
-    #: A part of the error or the reason; case is ignored.
-    error: str | None = None
-    #: Bounds of the time of its rejection, in seconds since 1970.
-    before: float | None = None
-    after: float | None = None
-    #: Refs, or ids of messages.
-    ids: frozenset[str] = frozenset()
-
-    def __call__(self, letter: DeadLetter) -> bool:
-        return (
-            self._matches_id(letter)
-            and self._matches_error(letter)
-            and self._matches_age(letter)
-        )
-
-    def _matches_id(self, letter: DeadLetter) -> bool:
-        return not self.ids or letter.ref in self.ids or letter.message.id in self.ids
-
-    def _matches_error(self, letter: DeadLetter) -> bool:
-        if self.error is None:
-            return True
-        reasons = (
-            own_headers.read_text(letter.headers, name) or ""
-            for name in _REASON_HEADERS
-        )
-        return any(self.error.casefold() in text.casefold() for text in reasons)
-
-    def _matches_age(self, letter: DeadLetter) -> bool:
-        if self.before is None and self.after is None:
-            return True
-        died_at = own_headers.read_time(letter.headers, own_headers.DIED_AT)
-        if died_at is None:
-            return False
-        return (self.before is None or died_at <= self.before) and (
-            self.after is None or died_at >= self.after
-        )
-
-
-_REASON_HEADERS = (own_headers.ERROR, own_headers.REASON)
 
 
 @dataclass(frozen=True)
@@ -93,7 +48,7 @@ class DeadLetterSelection:
         return self.formats.decoders(schema=self.schemas.get(letter.queue))
 
     def count(self) -> int:
-        """Count all dead letters of the queues, also those not selected."""
+        """Count the dead letters that the commands have to look at."""
         return sum(letters.count() for _, letters in self.queues)
 
     @contextlib.contextmanager
@@ -205,18 +160,19 @@ def _create_selection(
         *(_find_queue("queue", by_queue, name) for name in queue),
         *(_find_queue("consumer", by_consumer, name) for name in consumer),
     ]
+    wanted = DeadLetterFilter(
+        error=error,
+        before=None if older_than is None else now - older_than,
+        after=None if newer_than is None else now - newer_than,
+        ids=frozenset(id),
+    )
     return DeadLetterSelection(
         queues=tuple(
-            (plan, app.broker.dead_letters(plan))
+            (plan, app.broker.dead_letters(plan).narrow(wanted))
             for plan in plans
             if not chosen or plan in chosen
         ),
-        filter=DeadLetterFilter(
-            error=error,
-            before=None if older_than is None else now - older_than,
-            after=None if newer_than is None else now - newer_than,
-            ids=frozenset(id),
-        ),
+        filter=wanted,
         formats=app.formats,
         schemas={each.queue: each.schema for each in app.consumers.values()},
     )

@@ -13,7 +13,7 @@ import typing as t
 from collections.abc import Iterator
 
 from ..broker import headers as own_headers
-from ..broker.base import DeadLetter
+from ..broker.dead_letters import DeadLetter
 from ..errors import InvalidMessage
 from ..formats.json import to_plain
 from ..formats.table import Decoders

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..broker.base import DeadLetter
+from ..broker.dead_letters import DeadLetter
 from ..text import pluralize
 from .dead_letter_filters import DeadLetterSelection
 from .dead_letter_filters import with_selection

@@ -16,9 +16,9 @@ import gevent
 from flask_qconsume import QConsume
 from flask_qconsume.broker import headers as own_headers
 from flask_qconsume.broker.base import Broker
-from flask_qconsume.broker.base import DeadLetter
 from flask_qconsume.broker.capabilities import Capabilities
 from flask_qconsume.broker.compose import compose
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane

@@ -13,7 +13,7 @@ from flask_qconsume import Format
 from flask_qconsume import Message
 from flask_qconsume import Retry
 from flask_qconsume.broker import headers as own_headers
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.cli.dead_letter_text import format_json
 from flask_qconsume.cli.dead_letter_text import format_page
 from flask_qconsume.formats.protobuf import ProtobufSchema

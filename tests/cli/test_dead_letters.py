@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.extension import AppConsumers

@@ -9,7 +9,7 @@ import struct
 from google.protobuf.wrappers_pb2 import StringValue
 
 from flask_qconsume.broker import headers as own_headers
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.cli import dead_letter_text as letters
 from flask_qconsume.errors import InvalidMessage
 from flask_qconsume.formats.base import Decoder

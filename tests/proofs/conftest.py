@@ -8,7 +8,7 @@ import typing as t
 import pytest
 from flask import Flask
 
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.extension import AppConsumers
 
 from ..fleet.app import create_app

@@ -9,7 +9,7 @@ import amqp
 import confluent_kafka
 import pytest
 
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 
 from ..brokers.rabbitmq.rabbit import raw_channel
 from ..brokers.rabbitmq.test_link import nested

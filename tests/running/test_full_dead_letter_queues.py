@@ -10,7 +10,7 @@ from confluent_kafka.admin import AlterConfigOpType
 from confluent_kafka.admin import ConfigEntry
 from confluent_kafka.admin import ConfigResource
 
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.brokers.kafka import naming
 from flask_qconsume.running.backoff import Backoff
 from flask_qconsume.running.worker import Worker

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ...broker.base import Broker
-from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
+from ...broker.dead_letters import DeadLetters
 from ...broker.headers import PREVIOUS_ATTEMPT
 from ...broker.link import Forward
 from ...broker.link import Lane

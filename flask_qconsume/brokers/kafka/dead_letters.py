@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition
 
 from ...broker import headers as own_headers
-from ...broker.base import DeadLetter
-from ...broker.base import DeadLetters
+from ...broker.dead_letters import DeadLetter
+from ...broker.dead_letters import DeadLetters
 from ...broker.topology import QueuePlan
 from ...errors import BrokerUnavailable
 from ...message import Message

@@ -7,11 +7,11 @@ import typing as t
 from collections.abc import Sequence
 
 from ...broker.base import Broker
-from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
 from ...broker.compose import make_unroutable_error
+from ...broker.dead_letters import DeadLetters
 from ...broker.headers import find_oldest_suspect
 from ...broker.link import Lane
 from ...broker.link import Link

@@ -6,8 +6,8 @@ import dataclasses
 import typing as t
 from collections.abc import Iterator
 
-from ...broker.base import DeadLetter
-from ...broker.base import DeadLetters
+from ...broker.dead_letters import DeadLetter
+from ...broker.dead_letters import DeadLetters
 from ...broker.headers import make_replay_headers
 from ...broker.headers import select_own
 from ...broker.topology import QueuePlan

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from amqp.exceptions import InternalError
 
 from ...broker.base import Broker
-from ...broker.base import DeadLetters
 from ...broker.base import HeldBack
 from ...broker.base import QueueStatus
 from ...broker.capabilities import Capabilities
 from ...broker.checks import check_messages
+from ...broker.dead_letters import DeadLetters
 from ...broker.link import Lane
 from ...broker.link import Link
 from ...broker.names import Name

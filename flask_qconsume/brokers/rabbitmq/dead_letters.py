@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from ...broker import headers as own_headers
-from ...broker.base import DeadLetter
-from ...broker.base import DeadLetters
+from ...broker.dead_letters import DeadLetter
+from ...broker.dead_letters import DeadLetters
 from ...broker.topology import QueuePlan
 from ...handling.payload import UNREADABLE
 from ...settings import Settings

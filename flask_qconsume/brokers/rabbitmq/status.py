@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 from amqp.exceptions import ResourceLocked
 
-from ...broker.base import DeadLetters
 from ...broker.base import HeldBack
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
+from ...broker.dead_letters import DeadLetters
 from ...broker.topology import QueuePlan
 from ...settings import Settings
 from .browse_lock import QueueBeingRead

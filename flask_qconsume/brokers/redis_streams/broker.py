@@ -12,10 +12,10 @@ import re
 import typing as t
 from collections.abc import Sequence
 
-from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.base import find_oldest
+from ...broker.dead_letters import DeadLetters
 from ...broker.headers import find_oldest_suspect
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology

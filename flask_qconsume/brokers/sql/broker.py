@@ -6,10 +6,10 @@ import typing as t
 from collections.abc import Sequence
 
 from ...broker.base import Broker
-from ...broker.base import DeadLetters
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.checks import check_messages
+from ...broker.dead_letters import DeadLetters
 from ...broker.link import Lane
 from ...broker.link import Link
 from ...broker.topology import Binding

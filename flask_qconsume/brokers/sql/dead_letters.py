@@ -6,8 +6,8 @@ import typing as t
 from collections.abc import Iterator
 
 from ...broker import headers as own_headers
-from ...broker.base import DeadLetter
-from ...broker.base import DeadLetters
+from ...broker.dead_letters import DeadLetter
+from ...broker.dead_letters import DeadLetters
 from ...broker.topology import QueuePlan
 from . import statements
 from .app_database import AppDatabase

@@ -7,7 +7,7 @@ import typing as t
 import uuid
 from collections.abc import Iterator
 
-from flask_qconsume.broker.base import DeadLetter
+from flask_qconsume.broker.dead_letters import DeadLetter
 from flask_qconsume.broker.link import Delivery
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane

@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from flask_qconsume.broker import headers
-from flask_qconsume.broker.base import DeadLetters
+from flask_qconsume.broker.dead_letters import DeadLetters
 from flask_qconsume.broker.link import Forward
 from flask_qconsume.broker.link import Lane
 from flask_qconsume.brokers.rabbitmq import RabbitMQ
