@@ -10,6 +10,7 @@ can take long. A connection belongs to its process, and a forked child opens its
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import typing as t
@@ -151,6 +152,16 @@ def _await_fork() -> None:
         get_unpatched("time", "sleep")(seconds_left)
 
 
+def _handle_ends_of_children() -> None:
+    """Under gevent: handle SIGCHLD before the fork; ``os.fork`` does so after it.
+
+    A child can end in between. ``os.waitpid`` would then wait for it for ever.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_object_patched("os", "waitpid"):
+        sys.modules["gevent"].get_hub().loop.install_sigchld()
+
+
 def _abandon_all() -> None:
     for value in list(_all):
         value.leave_to_parent()
@@ -162,3 +173,4 @@ os.register_at_fork(
     after_in_parent=creation_lock.release,
     after_in_child=_abandon_all,
 )
+os.register_at_fork(before=_handle_ends_of_children)

@@ -184,6 +184,30 @@ os.waitpid(child, 0)
     assert (run.stdout, run.stderr) == ("True\nTrue\n", "")
 
 
+@pytest.mark.process
+def test_under_gevent_the_end_of_a_child_is_noticed_at_once() -> None:
+    """Also an end before ``os.fork`` returns, for which gevent would wait for ever."""
+    run = run_script(
+        """
+import gevent.monkey; gevent.monkey.patch_all()
+import os
+import gevent
+import flask_qconsume
+
+def let_child_end():
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+os.register_at_fork(after_in_parent=let_child_end)
+child = os.fork()
+if child == 0:
+    os._exit(7)
+with gevent.Timeout(20):
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    )
+    assert (run.stdout, run.stderr) == ("7\n", "")
+
+
 # -- publishing ------------------------------------------------------------------------
 
 APP = """
