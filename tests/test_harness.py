@@ -12,6 +12,8 @@ import typing as t
 
 import pytest
 
+from .harness.scripts import run_script
+
 ROOT = pathlib.Path(__file__).parents[1]
 PLUGINS = ("patched", "deadlines", "leaks")
 PATCHED = ("-m", "gevent.monkey", "--module", "pytest")
@@ -197,3 +199,13 @@ def test_tests_that_need_no_broker_can_be_chosen(run: Run) -> None:
     source = NEEDS_BROKERS + "\n    def test_other(): pass\n"
     said = run(source, start=(*PATCHED, "-m", "not broker"), PATH="")
     assert "1 passed, 2 deselected" in said
+
+
+@pytest.mark.process
+def test_coverage_does_not_measure_a_script_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COVERAGE_PROCESS_START", "no-such-file")
+    script = "import os; print('COVERAGE_PROCESS_START' in os.environ)"
+    done = run_script(script, measured=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
