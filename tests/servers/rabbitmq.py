@@ -229,10 +229,15 @@ class RabbitMQ(Server):
         self.evaluate(f"application:set_env(rabbit, {name}, {value})")
 
     def _limit_memory(self, share: float) -> None:
-        self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share})")
+        self._set_limit(f"vm_memory_monitor:set_vm_memory_high_watermark({share})")
 
     def _limit_disk(self, size: str) -> None:
-        self.evaluate(f'rabbit_disk_monitor:set_disk_free_limit("{size}")')
+        self._set_limit(f'rabbit_disk_monitor:set_disk_free_limit("{size}")')
+
+    def _set_limit(self, call: str) -> None:
+        # The monitor tells the alarm's process, which tells the connections. Its answer
+        # to a question comes after that.
+        self.evaluate(f"{call}, gen_event:which_handlers(rabbit_alarm)")
 
     def close_all_connections(self, reason: str = "closed by a test") -> None:
         self.ctl("close_all_connections", reason)
