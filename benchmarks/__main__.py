@@ -27,6 +27,7 @@ from .rounds import play
 PACKAGES = (
     "aio-pika",
     "amqp",
+    "asyncpg",
     "celery",
     "confluent-kafka",
     "dramatiq",
@@ -38,8 +39,12 @@ PACKAGES = (
     "marshmallow",
     "msgspec",
     "nameko",
+    "pgqueuer",
     "pika",
+    "procrastinate",
+    "psycopg",
     "redis",
+    "sqlalchemy",
     "uvloop",
 )
 

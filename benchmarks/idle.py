@@ -32,7 +32,15 @@ COMMAND = Target(30.0, " ms")
 IMPORT = Target(60.0, " ms")
 
 _NAME = "us_idle"
-_ALL = ("rabbitmq", "redis", "redis-streams", "kafka", "memory")
+_ALL = (
+    "rabbitmq",
+    "redis",
+    "redis-streams",
+    "kafka",
+    "memory",
+    "postgresql",
+    "sqlite",
+)
 
 Row = tuple[str, ...]
 
@@ -40,9 +48,11 @@ Row = tuple[str, ...]
 def resting(job: Job, consumers: int) -> Row:
     """Measure the share of a processor that idle consumers use."""
     many = dataclasses.replace(job, idle=consumers - 1)
-    share = json.loads(call(_NAME, "rest", many, 180.0 + job.rest))["share"]
+    found = json.loads(call(_NAME, "rest", many, 180.0 + job.rest))
+    share, server = found["share"], found["server"]
     name = f"{job.broker}: {consumers} consumers at rest for {job.rest:g} s"
-    return (name, f"{share:.2f} %", "–", str(SHARE), SHARE.verdict(share))
+    others = f"server {server:.2f} %" if server else "–"
+    return (name, f"{share:.2f} %", others, str(SHARE), SHARE.verdict(share))
 
 
 def resident(job: Job, rounds: int) -> Row:

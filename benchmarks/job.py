@@ -24,8 +24,7 @@ BODY = json.dumps(
 class Job:
     """One run of one contender."""
 
-    #: ``rabbitmq``, ``rabbitmq-quorum``, ``redis``, ``redis-streams``, ``memory`` or
-    #: ``kafka``.
+    #: One of `brokers.NAMES`.
     broker: str
     #: The throwaway broker's URL.
     url: str

@@ -2,8 +2,9 @@
 
 One process publishes 200 messages per second with their time; another process handles
 them, and its handler compares the time. On RabbitMQ, flask_qconsume and kombu's plain
-loop read the same queue in turns. On Redis Streams only flask_qconsume is measured, and
-the latency includes the publisher's part.
+loop read the same queue in turns. On Redis Streams only flask_qconsume is measured. On
+databases each contender publishes for itself. Except on RabbitMQ, the latency includes
+the publisher's part: with a database, the commit.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import statistics
 import sys
 import tempfile
 import uuid
+from collections.abc import Collection
 from collections.abc import Sequence
 
 from . import brokers
+from .contenders import title
 from .job import Job
 from .rounds import call
 from .rounds import told
@@ -26,22 +29,31 @@ from .target import Target
 
 HEAD = ("broker", "contender", "p50 ms", "p99 ms", "spread of p99", "targets", "")
 
+_P99S = {"postgresql": Target(10.0, " ms"), "sqlite": Target(10.0, " ms")}
 P99 = Target(1.5, " ms")
 
 _OURS, _KOMBU = "us_latency", "kombu_latency"
-CONTENDERS = {"rabbitmq": (_OURS, _KOMBU), "redis-streams": (_OURS,)}
+CONTENDERS = {
+    "rabbitmq": (_OURS, _KOMBU),
+    "redis-streams": (_OURS,),
+    "postgresql": (_OURS, "procrastinate_async", "pgqueuer_async", "river_go"),
+    "sqlite": (_OURS, "huey_latency"),
+}
 
 Figures = dict[str, float]
 
 
 def heard(name: str, job: Job) -> Figures:
     """Percentiles of one contender in milliseconds."""
-    job = dataclasses.replace(job, queue=f"bench-{uuid.uuid4().hex[:8]}")
+    queue = f"bench-{uuid.uuid4().hex[:8]}"
+    url = brokers.fresh_url(job.broker, job.url, queue)
+    job = dataclasses.replace(job, queue=queue, url=url)
     timeout = 120.0 + 2 * job.count / job.pace
-    call(_OURS, "declare", job, timeout)
+    publisher = _OURS if name == _KOMBU else name
+    call(publisher, "declare", job, timeout)
     with told(name, "listen", job, timeout) as lines:
         next(lines)  # It listens.
-        call(_OURS, "pace", job, timeout)
+        call(publisher, "pace", job, timeout)
         figures: Figures = next(lines)
     print(
         f"{job.broker}, {name}: p50 {figures['p50']:.2f} ms,"
@@ -51,9 +63,9 @@ def heard(name: str, job: Job) -> Figures:
     return figures
 
 
-def compared(job: Job, rounds: int) -> list[tuple[str, ...]]:
+def compared(job: Job, rounds: int, wanted: Collection[str]) -> list[tuple[str, ...]]:
     """Measure all contenders of the broker in turns."""
-    names = CONTENDERS[job.broker]
+    names = [name for name in CONTENDERS[job.broker] if name in wanted]
     found: dict[str, list[Figures]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names[:: 1 if number % 2 else -1]:
@@ -67,13 +79,13 @@ def _row(
 ) -> tuple[str, ...]:
     p50, p99 = _median(figures, "p50"), _median(figures, "p99")
     p99s = [each["p99"] for each in figures]
-    targets = {"p99": (P99, p99)}
+    targets = {"p99": (_P99S.get(job.broker, P99), p99)}
     if other_latency is not None:
         targets["p50"] = (Target(round(other_latency, 2), " ms"), p50)
     ours = name == _OURS
     return (
         job.broker,
-        "Flask-QConsume" if ours else "kombu, Consumer",
+        title(name),
         f"{p50:.2f}",
         f"{p99:.2f}",
         f"{min(p99s):.2f} – {max(p99s):.2f}",
@@ -95,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             brokers.started(broker, pathlib.Path(folder) / "server") as url,
         ):
             job = Job(broker, url, "", options.count, pace=options.rate)
-            rows += compared(job, options.rounds)
+            wanted = options.contenders or CONTENDERS[broker]
+            rows += compared(job, options.rounds, wanted)
     print(format_rows(rows))
 
 
@@ -109,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(CONTENDERS),
         metavar="NAME",
         default=list(CONTENDERS),
+    )
+    parser.add_argument(
+        "--contenders", nargs="+", metavar="NAME", help="default: all of each broker"
     )
     parser.add_argument("--rate", type=float, default=200.0, help="messages per second")
     parser.add_argument("--count", type=int, default=3_000, help="messages of a run")

@@ -174,6 +174,32 @@ def _redis_stream_depth(job: Job) -> int:
     return max(int(group["lag"] or 0) + int(group["pending"]) for group in groups)
 
 
+def postgresql_count(job: Job, table: str, where: str = "true") -> int:
+    """Count the rows of a table in the job's PostgreSQL database."""
+    import psycopg
+
+    with psycopg.connect(job.url) as connection:
+        row = connection.execute(f"select count(*) from {table} where {where}")
+        return int(row.fetchone()[0])
+
+
+def sqlite_file(job: Job) -> str:
+    """Return the path of the job's SQLite database."""
+    return job.url.removeprefix("sqlite:///")
+
+
+def sql_count(job: Job, table: str, where: str = "true") -> int:
+    """Count the rows of a table in the job's database."""
+    if job.broker == "postgresql":
+        return postgresql_count(job, table, where)
+    import contextlib
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(sqlite_file(job))) as connection:
+        row = connection.execute(f"select count(*) from {table} where {where}")
+        return int(row.fetchone()[0])
+
+
 def kafka_topic(job: Job) -> None:
     """Create the job's topic, unless it exists."""
     from confluent_kafka.admin import AdminClient

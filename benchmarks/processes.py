@@ -37,7 +37,7 @@ FOUR = Target(3.8, at_most=False)
 IDEAL = Target(95.0, " %", at_most=False)
 COST = Target(60.0, " µs")
 
-_BROKERS = ("rabbitmq", "redis-streams", "kafka")
+_BROKERS = ("rabbitmq", "redis-streams", "kafka", "postgresql", "sqlite")
 
 Row = tuple[str, ...]
 

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from collections.abc import Mapping
 
+from . import brokers
 from .job import Job
 
 #: Most seconds of the acknowledgements after the last handled message.
@@ -69,7 +70,9 @@ def play(
         random.Random(number).shuffle(order)
         for name in order:
             queue = f"bench-{uuid.uuid4().hex[:8]}"
-            one = dataclasses.replace(jobs[name], queue=queue)
+            job = jobs[name]
+            url = brokers.fresh_url(job.broker, job.url, queue)
+            one = dataclasses.replace(job, queue=queue, url=url)
             try:
                 yield _run(do, name, number, one, timeout)
             except (RuntimeError, subprocess.SubprocessError) as error:

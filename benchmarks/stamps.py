@@ -5,9 +5,11 @@ Both processes read this machine's clock.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import typing as t
+from collections.abc import Awaitable
 from collections.abc import Callable
 
 from .job import Job
@@ -40,3 +42,11 @@ def paced(job: Job, rate: float, publish: Callable[[bytes], object]) -> None:
     for number in range(job.count):
         time.sleep(max(0.0, begun + number / rate - time.monotonic()))
         publish(json.dumps({"at": time.time()}).encode())
+
+
+async def paced_async(job: Job, publish: Callable[[bytes], Awaitable[object]]) -> None:
+    """Publish the job's messages at its even rate, from a coroutine."""
+    begun = time.monotonic()
+    for number in range(job.count):
+        await asyncio.sleep(max(0.0, begun + number / job.pace - time.monotonic()))
+        await publish(json.dumps({"at": time.time()}).encode())

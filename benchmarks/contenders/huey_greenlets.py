@@ -12,7 +12,7 @@ from ..job import Job
 from ..tally import Tally
 
 TITLE = "Huey, greenlets (no acknowledgement)"
-BROKERS = ("redis",)
+BROKERS = ("redis", "sqlite")
 
 
 def drain(job: Job) -> None:
@@ -28,9 +28,13 @@ def drain(job: Job) -> None:
 
 
 def _app(job: Job, tally: Tally | None) -> tuple[t.Any, t.Any]:
-    from huey import RedisHuey
+    import huey as package
 
-    huey = RedisHuey(job.queue, url=job.url, results=False)
+    if job.broker == "redis":
+        huey: t.Any = package.RedisHuey(job.queue, url=job.url, results=False)
+    else:
+        file = plain.sqlite_file(job)
+        huey = package.SqliteHuey(job.queue, filename=file, results=False)
 
     @huey.task(name="handle")
     def handle(order: t.Any) -> None:
@@ -49,5 +53,17 @@ def fill(job: Job) -> None:
         handle(order)
 
 
+def publish(job: Job) -> None:
+    """Publish one task after the other; it cannot do more at once on SQLite."""
+    tally = Tally(job)
+    _, handle = _app(job, None)
+    order = json.loads(BODY)
+    for _ in range(job.count):
+        handle(order)
+        tally.one()
+
+
 def left(job: Job) -> int:
+    if job.broker == "sqlite":
+        return plain.sql_count(job, "task")
     return int(plain.redis_client(job).llen(f"huey.redis.{job.queue}"))

@@ -8,7 +8,7 @@ from ..job import Job
 from ..stamps import Stamps
 from ..tally import tell
 
-TITLE = "kombu, Consumer, latency"
+TITLE = "kombu, Consumer"
 BROKERS = ("rabbitmq", "rabbitmq-quorum")
 
 

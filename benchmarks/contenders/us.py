@@ -12,7 +12,16 @@ from ..job import Job
 from ..tally import Tally
 
 TITLE = "flask_qconsume"
-BROKERS = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
+BROKERS = (
+    "rabbitmq",
+    "rabbitmq-quorum",
+    "redis",
+    "redis-streams",
+    "memory",
+    "kafka",
+    "postgresql",
+    "sqlite",
+)
 
 _SCHEMES = {"redis-streams": ("redis://", "redis-streams://")}
 
@@ -123,6 +132,8 @@ def published(app: t.Any, job: Job) -> None:
 def left(job: Job) -> int:
     if job.broker == "memory":
         return 0  # It died with the process; what is left was counted before.
+    if job.broker in ("postgresql", "sqlite"):
+        return plain.sql_count(job, "qconsume_message")
     return int(app_of(job, None).extensions["qconsume"].broker.depth(job.queue))
 
 

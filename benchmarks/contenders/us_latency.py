@@ -11,7 +11,7 @@ from ..stamps import paced
 from ..tally import tell
 from . import us
 
-TITLE = "flask_qconsume, latency"
+TITLE = "Flask-QConsume"
 BROKERS = us.BROKERS
 
 

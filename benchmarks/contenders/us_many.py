@@ -9,7 +9,16 @@ from .us import JSON
 from .us import app_of
 
 TITLE = "flask_qconsume, publish_many"
-BROKERS = ("rabbitmq", "rabbitmq-quorum", "redis", "redis-streams", "memory", "kafka")
+BROKERS = (
+    "rabbitmq",
+    "rabbitmq-quorum",
+    "redis",
+    "redis-streams",
+    "memory",
+    "kafka",
+    "postgresql",
+    "sqlite",
+)
 
 _BATCH = 500
 
