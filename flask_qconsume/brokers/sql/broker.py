@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Sequence
 
+import sqlalchemy as sa
+
 from ...broker.base import Broker
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
@@ -33,6 +35,9 @@ from .ordered_link import OrderedLink
 from .publisher import SqlPublisher
 
 logger = get_logger("flask_qconsume.brokers.sql")
+
+#: A query that any database answers.
+_ONE: sa.Executable = sa.select(sa.literal_column("1"))
 
 
 class _Parts(t.NamedTuple):
@@ -78,9 +83,11 @@ class SqlBroker(Broker):
         database = parts.shared.database
         database.check()
         if self.settings.declare == "auto":
-            declare.declare(database, self.topology)
+            declare.declare(database, self.topology, parts.bindings)
         elif self.settings.declare == "passive":
             declare.check_declared(database, self.topology, parts.bindings)
+        else:
+            declare.check_version(database)
         parts.bindings.clear_cache()
         parts.shared.declared.set()
 
@@ -104,7 +111,7 @@ class SqlBroker(Broker):
 
     def is_reachable(self) -> bool:
         try:
-            self._shared.database.find_tables()
+            self._shared.database.read(_ONE)
         except BrokerError:
             return False
         return True

@@ -149,8 +149,11 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
-    def find_tables(self) -> set[str]:
-        """Return the names of those tables that begin with ``qconsume_``."""
+    def find_names(self) -> set[str]:
+        """Return the names of tables, views and indexes that begin with ``qconsume_``.
+
+        The columns are among them, as ``table.column``.
+        """
 
     def lock_declarations(self) -> Sequence[Step]:
         """Return steps that let other processes' declarations wait for this one."""

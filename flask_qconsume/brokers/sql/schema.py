@@ -33,6 +33,27 @@ def _compile_now_for_sqlite(element: now, compiler: t.Any, **options: t.Any) -> 
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
+class random_name(FunctionElement[str]):
+    """A random text, made by the database."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(random_name, "postgresql")
+def _compile_name_for_postgresql(
+    element: random_name, compiler: t.Any, **options: t.Any
+) -> str:
+    return "gen_random_uuid()::text"
+
+
+@compiles(random_name, "sqlite")
+def _compile_name_for_sqlite(
+    element: random_name, compiler: t.Any, **options: t.Any
+) -> str:
+    return "lower(hex(randomblob(16)))"
+
+
 def _number(name: str, **options: t.Any) -> sa.Column[int]:
     kind = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     return sa.Column(name, kind, **options)
@@ -46,10 +67,16 @@ def _time(name: str, **options: t.Any) -> sa.Column[float]:
     return sa.Column(name, sa.Double, **options)
 
 
-def _table(name: str, *columns: sa.Column[t.Any]) -> sa.Table:
+#: PostgreSQL's autovacuum waits for a fifth of a table to change, and then pauses after
+#: each few pages. Rows of these tables live for seconds, so it must run often and fast.
+_VACUUM = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
+
+
+def _table(name: str, *columns: sa.Column[t.Any], **options: t.Any) -> sa.Table:
     # SQLite would use the highest number again after its row is deleted, and a late
     # acknowledgement would delete another message, unless the numbers only grow.
-    return sa.Table(f"qconsume_{name}", METADATA, *columns, sqlite_autoincrement=True)
+    options["sqlite_autoincrement"] = True
+    return sa.Table(f"qconsume_{name}", METADATA, *columns, **options)
 
 
 QUEUE = _table("queue", _text("name", primary_key=True))
@@ -68,6 +95,7 @@ LINK = _table(
     _text("queue"),
     _time("until", nullable=False),
     _text("process", server_default=""),
+    postgresql_with=_VACUUM,
 )
 MESSAGE = _table(
     "message",
@@ -87,19 +115,37 @@ MESSAGE = _table(
     sa.Column("deaths", sa.SmallInteger, nullable=False, server_default="0"),
     _text("meta", server_default="{}"),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    postgresql_with=_VACUUM,
 )
+#: The columns from ``message_id`` to ``size`` are made from ``meta`` and ``body``, so
+#: that dead letters can be searched and grouped without reading these.
 DEAD = _table(
     "dead",
     _number("id", primary_key=True),
     _text("queue"),
+    _time("died_at", nullable=False, server_default=now()),
+    # The time from which the dead letter is deleted.
     _time("until", nullable=False),
+    sa.Column("rank", sa.SmallInteger, nullable=False, server_default="0"),
+    _text("key", nullable=True),
+    # The first 200 characters.
+    _text("message_id", nullable=True),
+    _text("consumer", nullable=True),
+    # The error's class, and the place in the code where it was raised.
+    _text("error", nullable=True),
+    _text("place", nullable=True),
+    # The error and the reason, case-folded.
+    _text("search", server_default=""),
+    # Bytes of ``meta`` and ``body``.
+    sa.Column("size", sa.Integer, nullable=False, server_default="0"),
     _text("meta"),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-#: One row: the version of the tables, and a random name of the database.
+#: One row for each version that the tables have had; all have the same random name of
+#: the database. Of two processes that upgrade at once, the second cannot add its row.
 SCHEMA_VERSION = _table(
     "version",
-    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
     _text("database_id"),
 )
 
@@ -122,3 +168,5 @@ _index("message_redelivered", M.queue, M.id, when=M.redelivered)
 _index("message_expires", M.expires, when=M.expires.is_not(None))
 _index("dead_queue", D.queue, D.id)
 _index("dead_until", D.until)
+_index("dead_message", D.message_id, when=D.message_id.is_not(None))
+_index("dead_error", D.queue, D.error, D.place, D.died_at)

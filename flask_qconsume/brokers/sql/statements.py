@@ -17,7 +17,6 @@ from .schema import IS_READY
 from .schema import LINK
 from .schema import MESSAGE
 from .schema import QUEUE
-from .schema import SCHEMA_VERSION
 from .schema import D
 from .schema import L
 from .schema import M
@@ -288,7 +287,6 @@ ADD_QUEUE = sa.insert(QUEUE).from_select(
         )
     ),
 )
-READ_VERSION = sa.select(SCHEMA_VERSION.c.version, SCHEMA_VERSION.c.database_id)
 
 #: Parameters: queue_, n, after (a number). Rows of dead letters, the oldest first.
 READ_DEAD = (

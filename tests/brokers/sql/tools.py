@@ -99,6 +99,15 @@ def run(queue: SqlQueue, statement: str) -> None:
     queue.broker._shared.database.write([Step(sa.text(statement))])
 
 
+def execute(url: str, statement: str) -> list[tuple[t.Any, ...]]:
+    """Execute a statement on a connection of its own; return the rows, if any."""
+    url = url.replace("postgresql://", "postgresql+psycopg://")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        result = connection.exec_driver_sql(statement)
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
 def end_lease(link: SqlLink) -> None:
     """Let a link's lease end, as that of a killed process does after some time."""
     ended = sa.update(LINK).where(L.id == link._number).values(until=0.0)

@@ -47,6 +47,15 @@ _CLAIM = (
     .returning(*CLAIMED_COLUMNS)
 )
 
+#: Names that the search path finds.
+_FIND_NAMES = sa.text(
+    "WITH found AS (SELECT oid, relname, relkind FROM pg_class"
+    " WHERE relname LIKE 'qconsume\\_%' AND pg_table_is_visible(oid))"
+    " SELECT relname::text FROM found UNION"
+    " SELECT relname || '.' || attname FROM found JOIN pg_attribute ON attrelid = oid"
+    " WHERE relkind <> 'i' AND attnum > 0 AND NOT attisdropped"
+)
+
 _delay: t.Any = sa.bindparam("delay", type_=sa.Double())
 _expires: t.Any = sa.bindparam("expires", type_=sa.Double())
 _INSERT = sa.insert(MESSAGE).values(
@@ -93,14 +102,8 @@ class PostgresDatabase(Database):
         rows = self.read(_CLAIM, {"queue_": queue, "n": room, "me": link})
         return sorted(rows, key=lambda row: (row[1], row[0]))
 
-    def find_tables(self) -> set[str]:
-        found = self.read(
-            sa.text(
-                "SELECT relname FROM pg_class WHERE relkind = 'r'"
-                " AND relname LIKE 'qconsume\\_%' AND pg_table_is_visible(oid)"
-            )
-        )
-        return {row[0] for row in found}
+    def find_names(self) -> set[str]:
+        return {name for (name,) in self.read(_FIND_NAMES)}
 
     def lock_declarations(self) -> Sequence[Step]:
         # 'IF NOT EXISTS' does not protect from another session that creates the same.

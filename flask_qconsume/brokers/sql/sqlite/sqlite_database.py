@@ -35,6 +35,11 @@ _DIALECT = sqlite.dialect(paramstyle="named")
 _INSERT = (
     "INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)"
 )
+_FIND_NAMES = sa.text(
+    "SELECT name FROM sqlite_master WHERE name GLOB 'qconsume_*' UNION"
+    " SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+    " WHERE m.name GLOB 'qconsume_*' AND m.type IN ('table', 'view')"
+)
 _PRAGMAS = ("journal_mode = wal", "synchronous = full", "busy_timeout = 5000")
 
 
@@ -87,13 +92,9 @@ class SqliteDatabase(Database):
         self.write([Step(statements.CLAIM, mine)])
         return self.read(statements.READ_CLAIMED, mine)
 
-    def find_tables(self) -> set[str]:
-        with self._use() as connection:
-            found = connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table'"
-                " AND name LIKE 'qconsume\\_%' ESCAPE '\\'"
-            )
-            return {name for (name,) in found}
+    def find_names(self) -> set[str]:
+        rows = self.read(_FIND_NAMES)
+        return {name for (name,) in rows}
 
     def open_channel(self, listen: Listen) -> Channel:
         return PollingChannel()
