@@ -1159,12 +1159,11 @@ def the_length_of_a_lane_is_known(context: CaseContext) -> None:
 def the_age_of_a_lane_is_known(context: CaseContext) -> None:
     make_suspects(context, 3)
     assert context.app.read_suspects(context.plan).since == 1000.0
-    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=1)
-    first = lane.take_one()
+    lane = context.open_reader(lane=Lane.SUSPECTS, prefetch=3)
+    first, *others = lane.take(3)
     # A suspect that killed a process is put back, and keeps its age.
     lane.suspect(first, deaths=1, now=9000.0)
-    lane.get()
-    lane.get()
+    lane.ack(others)
     lane.close()
     wait_for(
         lambda: context.app.read_suspects(context.plan) == SuspectsStatus(1, 1000.0), 30

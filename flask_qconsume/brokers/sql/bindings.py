@@ -11,6 +11,7 @@ from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
+from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
 from . import statements
 from .database import CALL_TIMEOUT_SECONDS
@@ -70,8 +71,17 @@ class BindingTable:
         self._cache.clear()
 
     def read(self, exchange: str, timeout: float | None = None) -> list[BindingRow]:
-        """Read the bindings of an exchange; those of ``""`` are all queues' names."""
+        """Read the bindings of an exchange; those of ``""`` are all queues' names.
+
+        Without the tables there are none.
+        """
         seconds = CALL_TIMEOUT_SECONDS if timeout is None else timeout
+        try:
+            return self._read(exchange, seconds)
+        except TopologyMismatch:
+            return []
+
+    def _read(self, exchange: str, seconds: float) -> list[BindingRow]:
         if not exchange:
             rows = self._database.read(statements.READ_QUEUES, timeout=seconds)
             return [BindingRow(name, "", name, "direct") for (name,) in rows]

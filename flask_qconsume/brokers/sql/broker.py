@@ -18,6 +18,7 @@ from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import BrokerError
+from ...errors import TopologyMismatch
 from ...first_use import PerProcess
 from ...logs import get_logger
 from ...message import Outgoing
@@ -38,6 +39,10 @@ logger = get_logger("flask_qconsume.brokers.sql")
 
 #: A query that any database answers.
 _ONE: sa.Executable = sa.select(sa.literal_column("1"))
+
+
+#: The row of ``READ_STATUS`` for a queue without messages.
+_EMPTY_STATUS = (0, 0, 0, 0, None, 0, None)
 
 
 class _Parts(t.NamedTuple):
@@ -102,8 +107,11 @@ class SqlBroker(Broker):
 
     def depth(self, queue: str) -> int:
         database = self._shared.database
-        (dead,) = database.read_one(statements.COUNT_DEAD, {"queue_": queue})
-        (ready,) = database.read_one(statements.COUNT_READY, {"queue_": queue})
+        try:
+            (dead,) = database.read_one(statements.COUNT_DEAD, {"queue_": queue})
+            (ready,) = database.read_one(statements.COUNT_READY, {"queue_": queue})
+        except TopologyMismatch:  # There are no tables yet.
+            return 0
         return int(dead or ready)
 
     def caveats(self) -> list[str]:
@@ -167,7 +175,10 @@ class SqlBroker(Broker):
         self, plan: QueuePlan, timeout: float = CALL_TIMEOUT_SECONDS
     ) -> QueueStatus:
         names = {"queue_": plan.name, "suspects": plan.suspects, "dead": plan.dead}
-        row = self._shared.database.read_one(statements.READ_STATUS, names, timeout)
+        try:
+            row = self._shared.database.read_one(statements.READ_STATUS, names, timeout)
+        except TopologyMismatch:  # There are no tables yet.
+            row = _EMPTY_STATUS
         waiting, delayed, in_hand, suspects, since, dead, oldest = row
         return QueueStatus(
             waiting=waiting,

@@ -323,13 +323,18 @@ def _count(*conditions: sa.ColumnElement[bool]) -> t.Any:
 
 _is_due = M.owner.is_(None) & (M.due <= now())
 _suspects = _parameter("suspects", sa.Text())
-#: Parameters: queue_. Row: the number of messages that are ready.
-COUNT_READY = sa.select(
-    _count(M.queue == _queue, IS_READY) + _count(M.queue == _queue, _is_due)
+# Subtracted, so that the count of many messages reads an index only.
+_ready = (
+    _count(M.queue == _queue, IS_READY)
+    + _count(M.queue == _queue, _is_due)
+    - _count(M.queue == _queue, IS_READY, M.expires <= now())
+    - _count(M.queue == _queue, _is_due, M.expires <= now())
 )
+#: Parameters: queue_. Row: the number of messages that are ready.
+COUNT_READY = sa.select(_ready)
 #: Parameters: queue_, suspects, dead.
 READ_STATUS = sa.select(
-    _count(M.queue == _queue, IS_READY) + _count(M.queue == _queue, _is_due),
+    _ready,
     _count(M.queue == _queue, M.owner.is_(None), M.due > now()),
     _count(M.queue.in_([_queue, _suspects]), M.owner.is_not(None)),
     _count(M.queue == _suspects, M.owner.is_(None)),
