@@ -11,9 +11,9 @@ def get_defaults(folder: str) -> dict[str, t.Any]:
     path = pathlib.Path(folder, "shop.sqlite")
     return {
         "SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}",
-        # The broker in memory needs no server. To use RabbitMQ or Redis instead, set
+        # The queues are in a file beside the database. To use RabbitMQ or Redis, set
         # FLASK_QCONSUME_BROKER_URL=amqp://guest:guest@localhost// (or redis://…).
-        "QCONSUME_BROKER_URL": "memory://",
+        "QCONSUME_BROKER_URL": "sqlite:///qconsume.db",
         "QCONSUME_EXCHANGE": "shop",
         "QCONSUME_QUEUE_PREFIX": "shop.",
         # The delays are short, so that retries can be watched on the page.

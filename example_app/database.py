@@ -18,6 +18,8 @@ from sqlalchemy import func
 from sqlalchemy import insert
 from sqlalchemy import select
 
+from flask_qconsume.integrations.sqlalchemy import prepare_engine
+
 from .extensions import db
 from .extensions import qconsume
 from .stock.models import Product
@@ -36,6 +38,8 @@ def init_app(app: Flask) -> None:
         if db.engine.dialect.name == "sqlite":
             folder = pathlib.Path(db.engine.url.database or "").parent
             folder.mkdir(parents=True, exist_ok=True)
+        # Consumers write at the same time, which SQLite has to be prepared for.
+        prepare_engine(db.engine)
         with db.engine.connect() as connection:
             _lock(connection)
             db.metadata.create_all(connection)
@@ -52,8 +56,6 @@ def _lock(connection: Connection) -> None:
     find all tables.
     """
     if connection.dialect.name == "sqlite":
-        # In this mode commits are faster, and readers do not wait for writers.
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7003)")

@@ -1,7 +1,6 @@
 """Page of dead letters, with the reason of each; they can be replayed or discarded.
 
-``flask qconsume dead-letters`` does the same in a shell, on every broker except the
-one in memory.
+``flask qconsume dead-letters`` does the same in a shell.
 """
 
 from __future__ import annotations

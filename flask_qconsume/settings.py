@@ -462,8 +462,8 @@ TABLE: tuple[Setting, ...] = (
         "lease",
         "seconds",
         60.0,
-        "Redis and Kafka: the time after which the messages of a worker that no longer"
-        " answers go to another worker. On Kafka at least 6.",
+        "Databases, Redis and Kafka: the time after which the messages of a worker that"
+        " no longer answers go to another worker. On Kafka at least 6.",
         _seconds(1, 86_400),
     ),
     Setting(

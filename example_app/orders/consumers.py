@@ -24,6 +24,7 @@ from ..messages import NewsMessage
 from ..messages import OrderMessage
 from .blueprint import bp
 from .gateway import CardDeclined
+from .gateway import Receipt
 from .models import BILLED
 from .models import REJECTED
 from .models import Order
@@ -34,12 +35,12 @@ from .placing import resend
 
 @bp.before_worker
 def catch_up() -> None:
-    """Publish open orders again; if that fails, the worker starts all the same."""
+    """Publish orders that are not published; if it fails, the worker starts anyway."""
     try:
         resend()
     except BrokerError:
         current_app.logger.exception(
-            "Cannot publish open orders, the next start tries again"
+            "Cannot publish saved orders, the next start tries again"
         )
 
 
@@ -113,12 +114,14 @@ def refund(news: dict[str, t.Any]) -> None:
     announce(order, REJECTED, f"{news['detail']}; refunded")
 
 
-def save_payment(order: Order, receipt: str) -> None:
+def save_payment(order: Order, receipt: Receipt) -> None:
     """Save a payment. A second payment of the order fails, and is retried."""
+    number = receipt.number
     with db.session.begin():
-        db.session.add(Payment(order_id=order.id, receipt=receipt, amount=order.total))
+        db.session.add(Payment(order_id=order.id, receipt=number, amount=order.total))
         order.status = BILLED
-        order.add_event(BILLED, receipt)
+        earlier = ", charged at an earlier attempt" if receipt.repeated else ""
+        order.add_event(BILLED, f"{number}{earlier}")
 
 
 def save_failure(order: Order, name: str, detail: str) -> None:

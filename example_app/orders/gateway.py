@@ -8,6 +8,8 @@ import typing as t
 from dataclasses import dataclass
 from dataclasses import field
 
+from .gateway_books import charge_once
+
 #: Tokens of the cards, with their titles on the page.
 CARDS = {
     "tok_visa": "Visa, accepted",
@@ -22,6 +24,14 @@ class CardDeclined(Exception):
 
 class GatewayTimeout(Exception):
     """The gateway has not answered in time. A retry may help."""
+
+
+class Receipt(t.NamedTuple):
+    """Answer of the gateway to a charge."""
+
+    number: str
+    #: True if an earlier request with the same key has charged the card.
+    repeated: bool
 
 
 @dataclass
@@ -45,20 +55,25 @@ class PaymentGateway:
             chance=random.Random(config["SHOP_GATEWAY_SEED"]),
         )
 
-    def charge(self, card: str, amount: int, *, key: str) -> str:
-        """Charge a card, and return the number of the receipt.
+    def charge(self, card: str, amount: int, *, key: str) -> Receipt:
+        """Charge a card.
 
-        :param key: Idempotency key: repeated calls with the same key charge once, since
-            a message may be delivered twice.
+        The card is charged before the answer comes. If this process dies in between,
+        nothing here knows of the charge, and the message is delivered again.
+
+        :param key: Idempotency key: repeated calls with the same key charge once.
         :raises CardDeclined: if the bank declines the card.
-        :raises GatewayTimeout: if the gateway does not answer.
+        :raises GatewayTimeout: if the gateway does not answer; it has not charged.
         """
-        time.sleep(self.seconds)
         if card == "tok_silent" or self.chance.random() < self.timeouts:
+            time.sleep(self.seconds)
             raise GatewayTimeout("the payment gateway did not answer in time")
         if card != "tok_visa":
+            time.sleep(self.seconds)
             raise CardDeclined("the bank declined the card")
-        return f"R-{key}-{amount}"
+        repeated = charge_once(key, amount)
+        time.sleep(self.seconds)
+        return Receipt(f"R-{key}-{amount}", repeated)
 
     def refund(self, receipt: str) -> None:
         """Refund a charge. Repeated calls refund it once.

@@ -62,6 +62,16 @@ class OrderEvent(db.Model):
     at: Mapped[float] = mapped_column(default=time.time)
 
 
+class UnpublishedOrder(db.Model):
+    """An order whose message the broker may not have.
+
+    The row is written in the order's transaction, and deleted once the broker has
+    confirmed the message.
+    """
+
+    order_id: Mapped[int] = mapped_column(ForeignKey(Order.id), primary_key=True)
+
+
 class Payment(db.Model):
     """A payment. Its key is that of the order, so an order cannot be paid twice."""
 

@@ -15,6 +15,7 @@ from ..stock.models import Product
 from .models import PLACED
 from .models import Order
 from .models import OrderItem
+from .models import UnpublishedOrder
 
 
 def place(form: dict[str, t.Any]) -> Order:
@@ -27,8 +28,10 @@ def place(form: dict[str, t.Any]) -> Order:
     with db.session.begin():
         order = _create_order(form)
         db.session.add(order)
+        db.session.flush()
+        db.session.add(UnpublishedOrder(order_id=order.id))
     try:
-        announce(order, PLACED)
+        _publish(order)
     except BrokerError:
         current_app.logger.exception("Order %d is saved, but not published", order.id)
     return order
@@ -44,16 +47,24 @@ def announce(order: Order, status: str, reason: str = "") -> None:
 
 
 def resend() -> None:
-    """Publish orders again that are neither billed nor rejected.
+    """Publish orders whose message the broker may not have.
 
     The message of a saved order is missing if the process died before it was published,
-    if the broker could not be reached, or if the messages were only in memory. A second
-    message does no harm, since an order is billed once.
+    or if the broker could not be reached. A second message does no harm, since an order
+    is billed once.
     """
     with db.session.begin():
-        orders = db.session.scalars(db.select(Order).filter_by(status=PLACED)).all()
+        unpublished = db.select(Order).join(UnpublishedOrder)
+        orders = db.session.scalars(unpublished).all()
     for order in orders:
-        announce(order, PLACED)
+        _publish(order)
+
+
+def _publish(order: Order) -> None:
+    """Publish ``order.placed``, and note that the broker has it."""
+    announce(order, PLACED)
+    with db.session.begin():
+        db.session.execute(db.delete(UnpublishedOrder).filter_by(order_id=order.id))
 
 
 def _create_order(form: dict[str, t.Any]) -> Order:

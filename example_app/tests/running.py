@@ -11,6 +11,8 @@ import typing as t
 import urllib.error
 import urllib.request
 
+import psutil
+
 from tests.servers.ports import free_port
 from tests.servers.server import end
 from tests.servers.server import spawn
@@ -54,7 +56,7 @@ class Shop:
 
     def __exit__(self, *exc: object) -> None:
         if self._process.poll() is None:
-            end(self._process, signal.SIGKILL, timeout=10.0)
+            self.kill()
 
     def output(self) -> str:
         """Return the output so far."""
@@ -64,6 +66,12 @@ class Shop:
         """Stop the shop, and return its exit code."""
         end(self._process, signal.SIGTERM, timeout=30.0)
         return int(self._process.returncode)
+
+    def kill(self) -> None:
+        """Kill all processes of the shop at once."""
+        for worker in psutil.Process(self._process.pid).children(recursive=True):
+            worker.kill()
+        end(self._process, signal.SIGKILL, timeout=10.0)
 
     def get(self, path: str) -> t.Any:
         with urllib.request.urlopen(self.url + path, timeout=10.0) as answer:

@@ -8,8 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from example_app.extensions import db
 from example_app.orders.gateway import GatewayTimeout
 from example_app.orders.gateway import PaymentGateway
+from example_app.orders.gateway_books import Charge
 from example_app.orders.placing import resend
 from flask_qconsume import Ack
 from flask_qconsume import Drop
@@ -206,6 +208,7 @@ def test_an_order_is_placed_without_the_broker_and_published_later(
     (published,) = run_resend(app_without_broker)
     assert published.id == "order-1-placed"
     client.deliver("orders.bill", published.body)
+    assert client.deliver("orders.bill", published.body).outcome == Ack()
     assert run_resend(app_without_broker) == []
 
 
@@ -216,7 +219,27 @@ def run_resend(app: Flask) -> list[Published]:
     return published
 
 
-def test_a_seed_gives_the_same_failures_every_time() -> None:
+def test_the_gateway_charges_a_key_once_however_often_it_is_asked(app: Flask) -> None:
+    gateway = PaymentGateway(seconds=0.0, timeouts=0.0)
+    with app.app_context():
+        first, *others = (
+            gateway.charge("tok_visa", 1380, key="order-1") for _ in range(3)
+        )
+        charges = db.session.scalars(db.select(Charge)).all()
+    assert first == ("R-order-1-1380", False)
+    assert others == [("R-order-1-1380", True)] * 2
+    assert [(c.key, c.amount, c.requests) for c in charges] == [("order-1", 1380, 3)]
+
+
+def test_the_gateway_charges_nothing_if_it_does_not_answer(app: Flask) -> None:
+    gateway = PaymentGateway(seconds=0.0, timeouts=1.0)
+    with app.app_context():
+        with pytest.raises(GatewayTimeout):
+            gateway.charge("tok_visa", 1380, key="order-1")
+        assert db.session.scalars(db.select(Charge)).all() == []
+
+
+def test_a_seed_gives_the_same_failures_every_time(app: Flask) -> None:
     def failures(seed: int) -> list[bool]:
         gateway = PaymentGateway.from_config(
             {
@@ -227,8 +250,9 @@ def test_a_seed_gives_the_same_failures_every_time() -> None:
         )
         return [fails(gateway) for _ in range(50)]
 
-    assert failures(1) == failures(1) != failures(2)
-    assert 10 < sum(failures(1)) < 40
+    with app.app_context():
+        assert failures(1) == failures(1) != failures(2)
+        assert 10 < sum(failures(1)) < 40
 
 
 def fails(gateway: PaymentGateway) -> bool:

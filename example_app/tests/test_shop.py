@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+import sqlite3
 import time
 import typing as t
 from multiprocessing.pool import ThreadPool
@@ -140,15 +142,46 @@ class TestInMemory(OrderTests):
         # The orders were placed one after the other.
         assert 0 < sum(latencies) < time.monotonic() - start
 
-    def test_a_message_lost_with_its_process_is_published_at_the_next_start(
-        self, tmp_path: pathlib.Path
+
+@pytest.mark.process
+class TestOnSQLite(SharedBrokerTests):
+    @pytest.fixture
+    def broker_url(self, tmp_path: pathlib.Path) -> str:
+        return f"sqlite:///{tmp_path / 'qconsume.db'}"
+
+    def test_messages_that_wait_outlive_a_stop(
+        self, tmp_path: pathlib.Path, broker_url: str
     ) -> None:
-        with Shop(tmp_path, "memory://") as shop:
+        with Shop(tmp_path, broker_url) as shop:
             number = shop.order(card="tok_silent")
             shop.wait_until(number, "retried")
             assert shop.stop() == 0
-        with Shop(tmp_path, "memory://") as shop:
+        with Shop(tmp_path, broker_url) as shop:
             shop.wait_until(number, "rejected")
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_an_order_that_is_killed_in_the_middle_of_its_payment_is_charged_once(
+        self, tmp_path: pathlib.Path, broker_url: str, processes: int
+    ) -> None:
+        options = ("--processes", str(processes)) if processes > 1 else ()
+        lease = {"FLASK_QCONSUME_LEASE": "5"}
+        slow = {**lease, "FLASK_SHOP_GATEWAY_SECONDS": "60"}
+        with Shop(tmp_path, broker_url, *options, environment=slow) as shop:
+            number = shop.order()
+            wait_for(
+                lambda: find_charges(tmp_path) == [(f"order-{number}", 1380, 1)],
+                message=shop.output,
+            )
+            shop.kill()
+        assert find_payments(tmp_path) == []
+        with Shop(tmp_path, broker_url, *options, environment=lease) as shop:
+            order = shop.wait_until(number, "billed", "mail.sent", "stock.reserved")
+            assert [event["name"] for event in order["events"]].count("billed") == 1
+            assert "charged at an earlier attempt" in order["events"][1]["detail"]
+            assert shop.stop() == 0
+        # The gateway was asked twice by the same key.
+        assert find_charges(tmp_path) == [(f"order-{number}", 1380, 2)]
+        assert find_payments(tmp_path) == [(number, 1380)]
 
 
 @pytest.mark.process
@@ -167,6 +200,12 @@ class TestWithoutBroker:
             shop.wait_until(number, "billed", "mail.sent")
 
 
+class TestOnPostgreSQL(SharedBrokerTests):
+    @pytest.fixture
+    def broker_url(self, postgresql_url: str) -> str:
+        return postgresql_url
+
+
 class TestOnRabbitMQ(SharedBrokerTests):
     @pytest.fixture
     def broker_url(self, rabbitmq_url: str) -> str:
@@ -177,6 +216,21 @@ class TestOnRedis(SharedBrokerTests):
     @pytest.fixture
     def broker_url(self, redis_url: str) -> str:
         return redis_url
+
+
+def find_charges(folder: pathlib.Path) -> list[t.Any]:
+    """Find the charges on the gateway's books, with the requests for each."""
+    return read_rows(folder, "SELECT key, amount, requests FROM charge")
+
+
+def find_payments(folder: pathlib.Path) -> list[t.Any]:
+    """Find the payments that the shop knows of."""
+    return read_rows(folder, "SELECT order_id, amount FROM payment")
+
+
+def read_rows(folder: pathlib.Path, query: str) -> list[t.Any]:
+    with contextlib.closing(sqlite3.connect(folder / "shop.sqlite")) as database:
+        return database.execute(query).fetchall()
 
 
 def list_events(shop: Shop, number: int) -> list[str]:

@@ -39,15 +39,17 @@ def only_python() -> dict[str, str]:
     return {**found, "PATH": path}
 
 
-@pytest.fixture(params=["memory", "redis", "rabbitmq"])
-def broker_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "memory":
-        return "memory://"
-    return str(request.getfixturevalue(f"{request.param}_url"))
+@pytest.fixture(params=["as it comes", "redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The variable that the README names for a broker; none for the file."""
+    if request.param == "as it comes":
+        return {}
+    url = str(request.getfixturevalue(f"{request.param}_url"))
+    return {"FLASK_QCONSUME_BROKER_URL": url}
 
 
 def test_tea_is_ordered_and_seen_to(
-    folder: pathlib.Path, tmp_path: pathlib.Path, broker_url: str
+    folder: pathlib.Path, tmp_path: pathlib.Path, broker: dict[str, str]
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
     shown = "127.0.0.1:5000"
@@ -55,7 +57,7 @@ def test_tea_is_ordered_and_seen_to(
     command = f". .venv/bin/activate && exec {RUN.replace(shown, address)}"
     variables = {
         **only_python(),
-        "FLASK_QCONSUME_BROKER_URL": broker_url,
+        **broker,
         "FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'shop.sqlite'}",
         # It fails a third of the time on purpose, and is then asked again.
         "FLASK_SHOP_GATEWAY_TIMEOUTS": "0",
@@ -76,6 +78,8 @@ def test_tea_is_ordered_and_seen_to(
         )
         assert running.end() == 0, running.output
         assert "Traceback" not in running.output
+    if not broker:
+        assert (folder / "instance" / "qconsume.db").exists()
 
 
 def order_tea(url: str) -> None:
