@@ -11,6 +11,9 @@ def get_defaults(folder: str) -> dict[str, t.Any]:
     path = pathlib.Path(folder, "shop.sqlite")
     return {
         "SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}",
+        # A process handles up to 62 messages at once, and answers requests. With the
+        # pool of 5, these are connections enough.
+        "SQLALCHEMY_ENGINE_OPTIONS": {"max_overflow": 60},
         # The queues are in a file beside the database. To use RabbitMQ or Redis, set
         # FLASK_QCONSUME_BROKER_URL=amqp://guest:guest@localhost// (or redis://…).
         "QCONSUME_BROKER_URL": "sqlite:///qconsume.db",
