@@ -16,7 +16,7 @@ T = t.TypeVar("T")
 
 #: Seconds of the first and of the longest pause between two attempts.
 _SHORTEST_PAUSE = 0.0005
-_LONGEST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.005
 
 #: SQLite's primary result code for a lock of another connection.
 _BUSY = 5

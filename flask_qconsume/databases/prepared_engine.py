@@ -29,6 +29,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import ConfigurationError
+from ..first_use import PerProcess
 from ..logs import get_logger
 from ..text import escape
 from ..text import quote
@@ -36,6 +37,7 @@ from .busy_retry import is_locked
 from .busy_retry import is_outdated
 from .busy_retry import retry_while_busy
 from .statement_kinds import begins_write
+from .writer_queue import WriterQueue
 
 logger = get_logger("flask_qconsume.databases")
 
@@ -127,6 +129,7 @@ class _PreparedConnections:
     def __init__(self, timeout: float | None, synchronous: Synchronous) -> None:
         self._timeout = timeout
         self._synchronous = synchronous
+        self._writers = PerProcess(WriterQueue)
         self._warned = False
 
     def set_up(
@@ -189,16 +192,15 @@ class _PreparedConnections:
     ) -> bool:
         if connection.in_transaction:
             return False
-        is_autocommit = connection.isolation_level is None
-        if is_autocommit or not (begins_write(statement) or _locks_rows(context)):
+        timeout = self._timeout or 0
+        if not (begins_write(statement) or _locks_rows(context)):
             # Executed here, since a lock can be waited for as long as nothing was read.
-            self._retry(call)
+            retry_while_busy(call, timeout)
             return True
-        self._retry(lambda: connection.execute("BEGIN IMMEDIATE"))
-        return False
-
-    def _retry(self, call: Callable[[], object]) -> None:
-        retry_while_busy(call, self._timeout or 0)
+        is_autocommit = connection.isolation_level is None
+        begin = functools.partial(connection.execute, "BEGIN IMMEDIATE")
+        self._writers.get().call_in_turn(call if is_autocommit else begin, timeout)
+        return is_autocommit
 
     def _explain_wait(self) -> str:
         return (
