@@ -26,14 +26,16 @@ from .schema import now
 MAX_RIPENED = 1_000
 
 
-class one_of(FunctionElement[bool]):
+class one_of(FunctionElement[t.Any]):
     """Whether a column's value is in a parameter, which is a list.
 
     A list as a parameter, unlike ``IN`` with a parameter for each value, keeps the text
     of the statement the same, so that it is compiled and planned once.
     """
 
-    type = sa.Boolean()
+    # Not Boolean: for SQLite, SQLAlchemy would write 'IN (...) = 1', for which SQLite
+    # uses no index.
+    type = sa.types.NULLTYPE
     inherit_cache = True
 
     def __init__(self, column: sa.ColumnElement[t.Any], parameter: str) -> None:
