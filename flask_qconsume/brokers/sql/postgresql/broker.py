@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ....broker.topology import Topology
+from ....settings import Settings
 from ..broker import SqlBroker
 from ..database import Database
 from .capabilities import CAPABILITIES
+from .options import read_options
 from .postgres_database import PostgresDatabase
 
 
@@ -13,5 +16,9 @@ class PostgreSQL(SqlBroker):
 
     capabilities = CAPABILITIES
 
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self._options = read_options(settings)
+        super().__init__(settings, topology)
+
     def _open_database(self) -> Database:
-        return PostgresDatabase(self.settings.broker_url)
+        return PostgresDatabase(self._options)

@@ -1,19 +1,16 @@
-"""PostgreSQL, through SQLAlchemy's pool and psycopg, which gevent makes cooperative."""
+"""PostgreSQL, through psycopg, which gevent makes cooperative."""
 
 from __future__ import annotations
 
 import contextlib
-import re
+import time
 import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import psycopg
 import sqlalchemy as sa
 
-from ....errors import BrokerError
-from ....errors import BrokerRefused
-from ....errors import BrokerUnavailable
-from ....errors import TopologyMismatch
 from ....first_use import PerProcess
 from ..database import CALL_TIMEOUT_SECONDS
 from ..database import Channel
@@ -23,47 +20,18 @@ from ..database import Insert
 from ..database import Listen
 from ..database import PollingChannel
 from ..database import Step
-from ..schema import IS_READY
-from ..schema import MESSAGE
-from ..schema import M
-from ..schema import now
-from ..statements import CLAIMED_COLUMNS
+from . import queries
+from .compiled import compile_statement
+from .connection import PostgresConnection
+from .connection_pool import PostgresPool
+from .errors import ServerIsReadOnly
+from .errors import TransactionConflict
+from .errors import translate_error
+from .options import PostgresOptions
+from .session import connect
 
-_SCHEME = re.compile(r"^postgres(ql)?(\+psycopg)?(?=://)")
-
-_picked = (
-    sa.select(M.id)
-    .where(M.queue == sa.bindparam("queue_", type_=sa.Text()), IS_READY)
-    .order_by(M.rank, M.id)
-    .limit(sa.bindparam("n", type_=sa.Integer()))
-    .with_for_update(skip_locked=True)
-)
-#: Parameters: queue_, n, me. An array keeps the limit and the plan apart from those of
-#: the update.
-_CLAIM = (
-    sa.update(MESSAGE)
-    .where(M.id == sa.any_(sa.func.array(_picked.scalar_subquery())))
-    .values(owner=sa.bindparam("me", type_=sa.BigInteger()))
-    .returning(*CLAIMED_COLUMNS)
-)
-
-#: Names that the search path finds.
-_FIND_NAMES = sa.text(
-    "WITH found AS (SELECT oid, relname, relkind FROM pg_class"
-    " WHERE relname LIKE 'qconsume\\_%' AND pg_table_is_visible(oid))"
-    " SELECT relname::text FROM found UNION"
-    " SELECT relname || '.' || attname FROM found JOIN pg_attribute ON attrelid = oid"
-    " WHERE relkind <> 'i' AND attnum > 0 AND NOT attisdropped"
-)
-
-_delay: t.Any = sa.bindparam("delay", type_=sa.Double())
-_expires: t.Any = sa.bindparam("expires", type_=sa.Double())
-_INSERT = sa.insert(MESSAGE).values(
-    due=now() + _delay,
-    since=now() + sa.func.coalesce(_delay, 0.0),
-    expires=now() + _expires,
-    **{n: sa.bindparam(n) for n in ("queue", "rank", "key", "meta", "body")},
-)
+#: Attempts of a transaction that meets another one.
+_MAX_ATTEMPTS = 5
 
 
 class PostgresDatabase(Database):
@@ -71,15 +39,18 @@ class PostgresDatabase(Database):
 
     name = "PostgreSQL"
 
-    def __init__(self, url: str) -> None:
-        self._url = _SCHEME.sub("postgresql+psycopg", url)
-        self._engine = PerProcess(self._create_engine)
+    def __init__(self, options: PostgresOptions) -> None:
+        self._options = options
+        self._pool = PerProcess(self._create_pool)
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
     ) -> list[Done]:
-        with self._begin() as connection:
-            return [_execute(connection, step) for step in steps]
+        deadline = time.monotonic() + timeout
+        for _ in range(_MAX_ATTEMPTS - 1):
+            with contextlib.suppress(TransactionConflict):
+                return self._write_once(steps, deadline)
+        return self._write_once(steps, deadline)
 
     def read(
         self,
@@ -87,8 +58,8 @@ class PostgresDatabase(Database):
         parameters: Mapping[str, t.Any] | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> list[Sequence[t.Any]]:
-        with self._begin() as connection:
-            return list(connection.execute(statement, parameters or {}).all())
+        with self._lend(timeout) as connection:
+            return list(_execute(connection, statement, parameters or {}).fetchall())
 
     def read_one(
         self,
@@ -96,56 +67,91 @@ class PostgresDatabase(Database):
         parameters: Mapping[str, t.Any] | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> Sequence[t.Any]:
-        return self.read(statement, parameters)[0]
+        return self.read(statement, parameters, timeout)[0]
 
     def claim(self, link: int, queue: str, room: int) -> list[Sequence[t.Any]]:
-        rows = self.read(_CLAIM, {"queue_": queue, "n": room, "me": link})
+        values = {"queue_": queue, "n": room, "me": link}
+        with self._lend(CALL_TIMEOUT_SECONDS) as connection:
+            rows = _execute(connection, queries.CLAIM, values).fetchall()
         return sorted(rows, key=lambda row: (row[1], row[0]))
 
     def find_names(self) -> set[str]:
-        return {name for (name,) in self.read(_FIND_NAMES)}
+        return {name for (name,) in self.read(queries.FIND_NAMES)}
 
     def lock_declarations(self) -> Sequence[Step]:
-        # 'IF NOT EXISTS' does not protect from another session that creates the same.
-        return [Step(sa.text("SELECT pg_advisory_xact_lock(hashtext('qconsume'))"))]
+        return [Step(queries.LOCK_DECLARATIONS)]
+
+    def caveats(self) -> list[str]:
+        off = {row[0] for row in self.read(queries.FIND_UNSAFE_SETTINGS)}
+        return [text for name, text in queries.CAVEATS.items() if name in off]
 
     def open_channel(self, listen: Listen) -> Channel:
         return PollingChannel()
 
     def close(self) -> None:
-        engine = self._engine.take()
-        if engine is not None:
-            engine.dispose()
+        pool = self._pool.take()
+        if pool is not None:
+            pool.close()
 
     def abandon_after_fork(self) -> None:
-        self._engine.leave_to_parent()
+        self._pool.leave_to_parent()
 
-    def _create_engine(self) -> sa.Engine:
-        return sa.create_engine(self._url, pool_size=5, max_overflow=0)
+    def _create_pool(self) -> PostgresPool:
+        return PostgresPool(self._connect, self._options.pool_size)
+
+    def _connect(self) -> PostgresConnection:
+        return connect(self._options)
+
+    def _write_once(
+        self, steps: Sequence[Step | Insert], deadline: float
+    ) -> list[Done]:
+        with self._lend(deadline - time.monotonic()) as connection:
+            if len(steps) == 1:  # The server commits it with its answer.
+                with _translating(committing=True):
+                    return [_execute_step(connection, steps[0])]
+            connection.execute("BEGIN")
+            done = [_execute_step(connection, step) for step in steps]
+            with _translating(committing=True):
+                connection.execute("COMMIT")
+            return done
 
     @contextlib.contextmanager
-    def _begin(self) -> t.Iterator[sa.Connection]:
+    def _lend(self, timeout: float) -> t.Iterator[PostgresConnection]:
+        pool = self._pool.get()
         try:
-            with self._engine.get().begin() as connection:
+            with _translating(), pool.lend(timeout) as connection:
                 yield connection
-        except sa.exc.SQLAlchemyError as error:
-            raise _translate(error) from error
+        except ServerIsReadOnly:
+            # After a failover, the next connection may lead to the new primary.
+            pool.close_idle()
+            raise
 
 
-def _translate(error: sa.exc.SQLAlchemyError) -> BrokerError:
-    text = str(getattr(error, "orig", error)).strip().rstrip(".")
-    code = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    if code == "42P01":
-        return TopologyMismatch(f"PostgreSQL: {text}. Run 'flask qconsume declare'.")
-    if code.startswith(("28", "42501", "3D")):
-        return BrokerRefused(f"PostgreSQL refused us: {text}.")
-    return BrokerUnavailable(f"There is no working connection to PostgreSQL: {text}.")
+@contextlib.contextmanager
+def _translating(*, committing: bool = False) -> t.Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate_error(error, committing=committing) from error
 
 
-def _execute(connection: sa.Connection, step: Step | Insert) -> Done:
+def _execute_step(connection: PostgresConnection, step: Step | Insert) -> Done:
     if isinstance(step, Insert):
-        connection.execute(_INSERT, [each._asdict() for each in step.messages])
+        # Columns of arrays: one statement of one text, however many rows there are.
+        columns = map(list, zip(*step.messages, strict=True))
+        names = ("queue", "rank", "delay", "expires", "key", "meta", "body")
+        values = dict(zip(names, columns, strict=True))
+        connection.execute(queries.INSERT, values, binary=True)
         return Done(len(step.messages))
-    result = connection.execute(step.statement, dict(step.parameters))
-    row = result.first() if result.returns_rows else None
-    return Done(result.rowcount, row)
+    cursor = _execute(connection, step.statement, step.parameters)
+    row = cursor.fetchone() if cursor.description else None
+    return Done(cursor.rowcount, row)
+
+
+def _execute(
+    connection: PostgresConnection,
+    statement: sa.Executable,
+    parameters: Mapping[str, t.Any],
+) -> psycopg.Cursor[t.Any]:
+    text, values = compile_statement(statement, parameters)
+    return connection.execute(text, values, binary=True)

@@ -1,0 +1,72 @@
+"""Statements that only PostgreSQL has."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+
+from ..schema import IS_READY
+from ..schema import MESSAGE
+from ..schema import M
+from ..statements import CLAIMED_COLUMNS
+
+_picked = (
+    sa.select(M.id)
+    .where(M.queue == sa.bindparam("queue_", type_=sa.Text()), IS_READY)
+    .order_by(M.rank, M.id)
+    .limit(sa.bindparam("n", type_=sa.Integer()))
+    .with_for_update(skip_locked=True)
+)
+#: Parameters: queue_, n, me. An array keeps the limit and the plan apart from those of
+#: the update: a join would keep its plan for a nearly empty table.
+CLAIM = (
+    sa.update(MESSAGE)
+    .where(M.id == sa.any_(sa.func.array(_picked.scalar_subquery())))
+    .values(owner=sa.bindparam("me", type_=sa.BigInteger()))
+    .returning(*CLAIMED_COLUMNS)
+)
+
+#: Parameters: a list for each column. Some 1.6 times as fast as a row for each message.
+INSERT: t.Final = """
+    INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)
+    SELECT queue, rank, now.s + delay, now.s + coalesce(delay, 0), now.s + expires,
+        key, meta, body
+    FROM unnest(
+            %(queue)s::text[], %(rank)s::smallint[], %(delay)s::float8[],
+            %(expires)s::float8[], %(key)s::text[], %(meta)s::text[], %(body)s::bytea[]
+        ) AS new (queue, rank, delay, expires, key, meta, body),
+        (SELECT extract(epoch FROM clock_timestamp())::float8 AS s) AS now
+"""
+
+#: Names that the search path finds.
+FIND_NAMES = sa.text(
+    "WITH found AS (SELECT oid, relname, relkind FROM pg_class"
+    " WHERE relname LIKE 'qconsume\\_%' AND pg_table_is_visible(oid))"
+    " SELECT relname::text FROM found UNION"
+    " SELECT relname || '.' || attname FROM found JOIN pg_attribute ON attrelid = oid"
+    " WHERE relkind <> 'i' AND attnum > 0 AND NOT attisdropped"
+)
+
+#: 'IF NOT EXISTS' does not protect from another session that creates the same.
+LOCK_DECLARATIONS = sa.text("SELECT pg_advisory_xact_lock(hashtext('qconsume'))")
+
+#: What a server may lose, by the setting that is off.
+CAVEATS: t.Mapping[str, str] = {
+    "synchronous_commit": (
+        "PostgreSQL confirms before it has written ('synchronous_commit' is off): if"
+        " its machine stops, messages of the last second may be lost."
+    ),
+    "fsync": (
+        "PostgreSQL does not wait for its disk ('fsync' is off): if its machine stops,"
+        " the database may be lost."
+    ),
+    "full_page_writes": (
+        "PostgreSQL relies on whole pages reaching its disk ('full_page_writes' is"
+        " off): if its machine stops, the database may be damaged."
+    ),
+}
+FIND_UNSAFE_SETTINGS = sa.text(
+    "SELECT name FROM unnest(CAST(ARRAY['synchronous_commit', 'fsync',"
+    " 'full_page_writes'] AS text[])) AS name WHERE current_setting(name) = 'off'"
+)
