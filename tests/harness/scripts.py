@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import typing as t
 
 
 def run_script(
@@ -31,3 +33,17 @@ def run_script(
         timeout=timeout,
         env=environment,
     )
+
+
+@contextlib.contextmanager
+def running(command: t.Sequence[str]) -> t.Iterator[subprocess.Popen[str]]:
+    """Run a program, and read its output, in a block; then wait for its end.
+
+    If the block raises an error, the program is killed: its end could take for ever.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            yield program
+        except BaseException:
+            program.kill()
+            raise

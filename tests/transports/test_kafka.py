@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from kombu.pidbox import Mailbox
 import flask_qconsume.transports.kafka  # noqa: F401  Makes the scheme known.
 
 from ..brokers.kafka.client.tools import produce
+from ..harness.scripts import running
 from ..servers import Kafka
 from ..waiting import wait_for
 
@@ -81,13 +83,14 @@ class Place(t.NamedTuple):
                 {"n": n}, exchange="shop", routing_key=f"{self.prefix}order.new", **more
             )
 
-    def script(self, code: str = SCRIPT) -> subprocess.Popen[str]:
-        """Start a program, and wait until it consumes."""
+    @contextlib.contextmanager
+    def script(self, code: str = SCRIPT) -> t.Iterator[subprocess.Popen[str]]:
+        """Run a program that consumes, until its end."""
         command = [sys.executable, "-W", "error", "-c", code, self.url, self.prefix]
-        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert program.stdout is not None
-        assert program.stdout.readline() == "ready\n"
-        return program
+        with running(command) as program:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            yield program
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 import time
+import typing as t
 
 import pytest
 from kombu import Connection
@@ -21,6 +21,7 @@ from flask_qconsume.transports import redis_streams
 from ..brokers.redis.tools import linked_broker
 from ..brokers.redis.tools import outgoing
 from ..brokers.redis.tools import read
+from ..harness.scripts import running
 from ..servers import Redis
 from ..waiting import wait_for
 
@@ -89,9 +90,8 @@ def send(connection, body, key="billing", **more):
 
 def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(url):
     script = [sys.executable, "-W", "error", "-c", SCRIPT, url]
-    worker = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
-    assert worker.stdout is not None
-    with worker, worker.stdout as output:
+    with running(script) as worker:
+        output = t.cast(t.TextIO, worker.stdout)
         assert output.readline() == "ready\n"
         with Connection(url) as connection:
             for number in range(100):
@@ -107,11 +107,8 @@ def test_a_script_of_thirty_lines_consumes_with_a_consumer_mixin(url):
 
 def test_what_a_killed_script_held_comes_again(url):
     script = SCRIPT.replace('if body["n"] != 50:', "if False:")
-    worker = subprocess.Popen(
-        [sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
-    with worker, worker.stdout as output:
+    with running([sys.executable, "-c", script, url]) as worker:
+        output = t.cast(t.TextIO, worker.stdout)
         assert output.readline() == "ready\n"
         with Connection(url) as connection:
             for number in range(20):
@@ -411,9 +408,8 @@ def test_passwords_are_not_shown():
 def test_a_consumer_mixin_goes_on_after_a_restart_of_redis(own_redis):
     url = own_redis.url.replace("redis:", "redis-streams:")
     script = [sys.executable, "-c", SCRIPT.replace("!= 50", "is not None"), url]
-    worker = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
-    assert worker.stdout is not None
-    with worker, worker.stdout as output:
+    with running(script) as worker:
+        output = t.cast(t.TextIO, worker.stdout)
         assert output.readline() == "ready\n"
         for number in (1, 2, 99):
             with Connection(url) as connection:
