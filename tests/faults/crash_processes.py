@@ -46,6 +46,9 @@ from .crashing import make_app
 #: on Redis longer than a lease, which hides the messages of a dead process.
 QUIET = 2.5
 QUIET_LEASE = 5.0
+#: Seconds between two looks whether all is done. It must be so at both: at the first,
+#: a message may be on its way to the worker, neither in its queue nor in a handler.
+LOOK_AGAIN = 0.5
 #: Seconds after which a process is ended.
 MAX_PROCESS_SECONDS = 150
 #: Number of cases that run at once.
@@ -142,18 +145,19 @@ def _do(scenario: str) -> str:
 def _end_when_over(app: Flask, plan: Plan) -> None:
     """Stop the worker once all messages are handled and no event comes."""
     ledger = Ledger(pathlib.Path(plan["folder"]) / "ledger")
-    seen, since = 0, time.monotonic()
+    seen, since, looks = 0, time.monotonic(), 0
     lease = plan["config"].get("QCONSUME_LEASE")
     quiet = QUIET_LEASE if lease else QUIET
 
     def is_over() -> bool:
-        nonlocal seen, since
+        nonlocal seen, since, looks
         if len(ledger.everything()) != seen:
-            seen, since = len(ledger.everything()), time.monotonic()
+            seen, since, looks = len(ledger.everything()), time.monotonic(), 0
         if time.monotonic() - since < quiet:
             return False
-        since = time.monotonic() - quiet + 1.0
-        return _is_over(app, plan, ledger)
+        since = time.monotonic() - quiet + LOOK_AGAIN
+        looks = looks + 1 if _is_over(app, plan, ledger) else 0
+        return looks == 2
 
     wait_for(is_over, math.inf, interval=0.1)
     os.kill(os.getpid(), signal.SIGTERM)
