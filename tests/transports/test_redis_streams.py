@@ -408,13 +408,17 @@ def test_passwords_are_not_shown():
 def test_a_consumer_mixin_goes_on_after_a_restart_of_redis(own_redis):
     url = own_redis.url.replace("redis:", "redis-streams:")
     script = [sys.executable, "-c", SCRIPT.replace("!= 50", "is not None"), url]
+    # A message comes again if the restart was faster than its acknowledgement.
+    known = {"ready\n"}
     with running(script) as worker:
         output = t.cast(t.TextIO, worker.stdout)
         assert output.readline() == "ready\n"
         for number in (1, 2, 99):
             with Connection(url) as connection:
                 send(connection, {"n": number}, "order.new", declare=[EXCHANGE])
-            line = output.readline().replace("ready\n", "") or output.readline()
+            while (line := output.readline()) in known:
+                pass
             assert line == f"{number} order.new\n"
+            known.add(line)
             own_redis.restart()
     assert worker.returncode == 0
