@@ -26,10 +26,15 @@ _LOCKED_SHAREDCACHE = 6 | 1 << 8
 _BUSY_SNAPSHOT = _BUSY | 2 << 8
 
 
-def retry_while_busy(call: Callable[[], T], timeout: float) -> T:
+def retry_while_busy(
+    call: Callable[[], T],
+    timeout: float,
+    sleep: Callable[[float], object] | None = None,
+) -> T:
     """Return ``call()``; while it fails by a lock, pause and call it again.
 
     :param timeout: Seconds after which the lock's error is raised.
+    :param sleep: Pauses for some seconds; by default :func:`time.sleep`.
     :raises sqlite3.Error: as ``call()``.
     """
     deadline = time.monotonic() + timeout
@@ -42,7 +47,7 @@ def retry_while_busy(call: Callable[[], T], timeout: float) -> T:
             if not is_temporary or time.monotonic() >= deadline:
                 raise
         # Processes that were blocked together do not come back together.
-        time.sleep(random.uniform(pause / 2, pause))
+        (sleep or time.sleep)(random.uniform(pause / 2, pause))
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from ...broker.group_commit import GroupCommit
 from ...settings import Settings
 from .database import Database
@@ -14,6 +12,7 @@ from .watcher import Watcher
 
 #: Callers whose messages are sent at the same time, in transactions of their own.
 _LEADERS = 2
+_NOWHERE = object()
 
 
 class AppDatabase:
@@ -27,9 +26,18 @@ class AppDatabase:
         self.database = database
         self.watcher = Watcher(database)
         self.group_commit = GroupCommit(_LEADERS)
-        #: Set once this process has declared the topology.
-        self.declared = threading.Event()
+        #: The database in which this process has declared the topology.
+        self._declared_in: object = _NOWHERE
         self._orphans: set[int] = set()
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether this process has declared the topology in the present database."""
+        return self._declared_in == self.database.identity
+
+    def note_declared(self) -> None:
+        """Remember that this process has declared the topology."""
+        self._declared_in = self.database.identity
 
     def give_back(self, link: int) -> None:
         """Give back all messages of a link, unmarked; remember the link if that fails.

@@ -78,7 +78,7 @@ class SqlBroker(Broker):
         self, messages: Sequence[Outgoing], timeout: float
     ) -> list[Exception | None]:
         check_messages(messages, self.topology.exchange, self.capabilities)
-        if not self._shared.declared.is_set():
+        if not self._shared.is_declared:
             # Until the database has answered once, do not wait for long.
             timeout = min(timeout, self.settings.away_after)
         return self._parts.get().publisher.publish(messages, timeout)
@@ -94,7 +94,7 @@ class SqlBroker(Broker):
         else:
             declare.check_version(database)
         parts.bindings.clear_cache()
-        parts.shared.declared.set()
+        parts.shared.note_declared()
 
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}
@@ -159,7 +159,7 @@ class SqlBroker(Broker):
 
     def _declare_once(self) -> None:
         """Declare the topology, unless this process has declared it already."""
-        if not self._shared.declared.is_set():
+        if not self._shared.is_declared:
             self.declare()
             for text in self.caveats():
                 logger.warning("%s", text)

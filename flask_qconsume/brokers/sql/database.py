@@ -177,6 +177,14 @@ class Database(abc.ABC):
         """
         return
 
+    @property
+    def identity(self) -> object:
+        """Changes if another database takes the place of this one.
+
+        The tables and the topology are then declared again.
+        """
+        return None
+
     @abc.abstractmethod
     def open_channel(self, listen: Listen) -> Channel:
         """Begin to listen for announcements of other processes."""

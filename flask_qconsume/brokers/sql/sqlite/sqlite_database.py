@@ -1,25 +1,17 @@
-"""SQLite, with its rows read and written by the calling thread."""
+"""SQLite: a thread writes for all callers, and each caller reads by itself."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-import pathlib
 import sqlite3
-import threading
 import time
 import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
-from ....errors import BrokerError
+from ....databases.busy_retry import retry_while_busy
 from ....errors import BrokerUnavailable
-from ....errors import TopologyMismatch
-from ....first_use import PerProcess
 from .. import statements
 from ..database import CALL_TIMEOUT_SECONDS
 from ..database import Channel
@@ -27,44 +19,56 @@ from ..database import Database
 from ..database import Done
 from ..database import Insert
 from ..database import Listen
-from ..database import NewMessage
 from ..database import PollingChannel
 from ..database import Step
+from .compilation import compile_step
+from .compilation import compile_transaction
+from .compilation import merge_results
+from .connection_thread import ThreadHangs
+from .connections import connect_to_read
+from .connections import connect_to_write
+from .connections import keep_undestroyed
+from .counts import CountJob
+from .counts import CountThread
+from .database_file import DatabaseFile
+from .errors import make_answer_lost
+from .errors import translate
+from .options import SqliteOptions
+from .read_connections import ReadConnections
+from .transactions import CommitFailed
+from .transactions import Transaction
+from .transactions import WriteThread
 
-_DIALECT = sqlite.dialect(paramstyle="named")
-_INSERT = (
-    "INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)"
-)
+#: Attempts to claim messages that other processes claim at the same time.
+_MAX_CLAIMS = 20
 _FIND_NAMES = sa.text(
     "SELECT name FROM sqlite_master WHERE name GLOB 'qconsume_*' UNION"
     " SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c"
     " WHERE m.name GLOB 'qconsume_*' AND m.type IN ('table', 'view')"
 )
-_PRAGMAS = ("journal_mode = wal", "synchronous = full", "busy_timeout = 5000")
 
 
 class SqliteDatabase(Database):
-    """One file of SQLite."""
+    """One file of SQLite, used by one process."""
 
     name = "SQLite"
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._connection = PerProcess(self._connect)
-        self._lock = threading.RLock()
+    def __init__(self, file: DatabaseFile, options: SqliteOptions) -> None:
+        path = file.path
+        self._file = file
+        self._options = options
+        self._may_create = False
+        self._writer = WriteThread(self._connect_to_write)
+        self._counter = CountThread(lambda: connect_to_read(path))
+        self._readers = ReadConnections(lambda: connect_to_read(path))
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
     ) -> list[Done]:
-        with self._use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                done = [_execute(connection, step) for step in steps]
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-            return done
+        self._use_file(create=any(map(_creates_table, steps)))
+        compiled, counts = compile_transaction(steps)
+        done = self._commit(Transaction(compiled, time.monotonic() + timeout), timeout)
+        return merge_results(done, counts)
 
     def read(
         self,
@@ -72,9 +76,18 @@ class SqliteDatabase(Database):
         parameters: Mapping[str, t.Any] | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> list[Sequence[t.Any]]:
-        with self._use() as connection:
-            text, values = _compile(statement, parameters or {})
-            return connection.execute(text, values).fetchall()
+        self._use_file()
+        query = compile_step(statement, parameters)
+
+        def fetch() -> list[Sequence[t.Any]]:
+            with self._readers.borrow() as connection:
+                return connection.execute(*query).fetchall()
+
+        try:
+            # A reader waits only while another process opens or leaves the file.
+            return retry_while_busy(fetch, timeout)
+        except sqlite3.Error as error:
+            raise translate(error, self._file.path, timeout) from error
 
     def read_one(
         self,
@@ -82,89 +95,97 @@ class SqliteDatabase(Database):
         parameters: Mapping[str, t.Any] | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> Sequence[t.Any]:
-        return self.read(statement, parameters)[0]
+        self._use_file()
+        deadline = time.monotonic() + timeout
+        job = CountJob(compile_step(statement, parameters), deadline)
+        try:
+            self._counter.run(job)
+        except ThreadHangs as error:
+            self._counter.interrupt()
+            raise BrokerUnavailable(
+                f"Counting the messages in '{self._file.path}' takes more than"
+                f" {timeout:g} s."
+            ) from error
+        except sqlite3.Error as error:
+            raise translate(error, self._file.path, timeout) from error
+        return job.row
 
     def claim(self, link: int, queue: str, room: int) -> list[Sequence[t.Any]]:
-        picked = self.read(statements.PICK, {"queue_": queue, "n": room})
-        if not picked:
-            return []
-        mine = {"ids": [row[0] for row in picked], "me": link}
-        self.write([Step(statements.CLAIM, mine)])
-        return self.read(statements.READ_CLAIMED, mine)
+        for _ in range(_MAX_CLAIMS):
+            picked = self.read(statements.PICK, {"queue_": queue, "n": room})
+            if not picked:
+                break
+            mine = {"ids": [row[0] for row in picked], "me": link}
+            (claimed,) = self.write([Step(statements.CLAIM, mine)])
+            if claimed.changed:
+                return self.read(statements.READ_CLAIMED, mine)
+        return []
 
     def find_names(self) -> set[str]:
-        rows = self.read(_FIND_NAMES)
-        return {name for (name,) in rows}
+        if self._file.is_missing():
+            return set()
+        return {name for (name,) in self.read(_FIND_NAMES)}
+
+    @property
+    def identity(self) -> object:
+        return self._file.identify()
 
     def open_channel(self, listen: Listen) -> Channel:
         return PollingChannel()
 
     def close(self) -> None:
-        connection = self._connection.take()
-        if connection is not None:
-            connection.close()
+        # The last connection that is closed writes the log back to the file, which
+        # takes long. So this is the writing thread's.
+        self._readers.close()
+        self._counter.close()
+        self._writer.close()
 
     def abandon_after_fork(self) -> None:
-        self._connection.leave_to_parent()
+        threads = (self._writer.connection, self._counter.connection)
+        for connection in (*threads, *self._readers.list_all()):
+            if connection is not None:
+                keep_undestroyed(connection)
 
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False
+    def _use_file(self, create: bool = False) -> None:
+        """Open the file, or another one that is in its place by now."""
+        if self._file.is_open() and not self._writer.is_closed:
+            return
+        self._readers.close()
+        self._counter.reopen()
+        self._writer.reopen()
+        self._may_create = create
+        if not create:
+            self._file.check_exists()
+        # The log of a crash is read in the thread, before any caller reads.
+        self._commit(
+            Transaction((), time.monotonic() + CALL_TIMEOUT_SECONDS),
+            CALL_TIMEOUT_SECONDS,
         )
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
+
+    def _connect_to_write(self) -> sqlite3.Connection:
+        create = self._may_create
+        if create:
+            self._file.prepare_folder()
+        connection = connect_to_write(
+            self._file.path, self._options.synchronous, create
+        )
+        self._file.note_open()
         return connection
 
-    @contextlib.contextmanager
-    def _use(self) -> t.Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._connection.get()
-            except sqlite3.Error as error:
-                raise _translate(error) from error
+    def _commit(self, transaction: Transaction, timeout: float) -> list[Done]:
+        path = self._file.path
+        try:
+            self._writer.run(transaction)
+        except CommitFailed as error:
+            raise make_answer_lost(path, str(error)) from error
+        except ThreadHangs as error:
+            if error.started:
+                raise make_answer_lost(path, f"{timeout:g} s have passed") from error
+            raise translate(error, path, timeout) from error
+        except Exception as error:
+            raise translate(error, path, timeout) from error
+        return transaction.done
 
 
-def _translate(error: sqlite3.Error) -> BrokerError:
-    if "no such table" in str(error):
-        return TopologyMismatch(f"SQLite: {error}. Run 'flask qconsume declare'.")
-    return BrokerUnavailable(f"SQLite does not work now: {error}.")
-
-
-def _insert(connection: sqlite3.Connection, messages: Sequence[NewMessage]) -> Done:
-    values: list[t.Any] = []
-    for queue, rank, delay, expires, key, meta, body in messages:
-        now = time.time()
-        due = None if delay is None else now + delay
-        values += queue, rank, due, due or now, expires and now + expires
-        values += key, meta, body
-    places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(messages))
-    cursor = connection.execute(f"{_INSERT} VALUES {places}", values)
-    return Done(cursor.rowcount)
-
-
-def _execute(connection: sqlite3.Connection, step: Step | Insert) -> Done:
-    if isinstance(step, Insert):
-        return _insert(connection, step.messages)
-    text, named = _compile(step.statement, step.parameters)
-    cursor = connection.execute(text, named)
-    row = cursor.fetchone() if cursor.description else None
-    cursor.close()
-    return Done(cursor.rowcount, row)
-
-
-def _compile(
-    statement: sa.Executable, parameters: Mapping[str, t.Any]
-) -> tuple[str, dict[str, t.Any]]:
-    text, defaults = _compile_once(statement)
-    values = {
-        name: json.dumps(value) if isinstance(value, list) else value
-        for name, value in parameters.items()
-    }
-    return text, {**defaults, **values}
-
-
-@functools.cache
-def _compile_once(statement: t.Any) -> tuple[str, Mapping[str, t.Any]]:
-    compiled = statement.compile(dialect=_DIALECT)
-    return str(compiled), dict(compiled.params or {})
+def _creates_table(step: Step | Insert) -> bool:
+    return isinstance(step, Step) and isinstance(step.statement, sa.schema.CreateTable)
