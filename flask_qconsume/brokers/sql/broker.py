@@ -18,17 +18,15 @@ from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
 from ...errors import BrokerError
-from ...errors import TopologyMismatch
 from ...first_use import PerProcess
 from ...logs import get_logger
 from ...message import Outgoing
 from ...settings import Settings
+from . import backlog
 from . import declare
-from . import statements
 from .app_database import AppDatabase
 from .bindings import BindingTable
 from .bindings import list_wanted_bindings
-from .database import CALL_TIMEOUT_SECONDS
 from .database import Database
 from .dead_letters import SqlDeadLetters
 from .link import SqlLink
@@ -39,10 +37,6 @@ logger = get_logger("flask_qconsume.brokers.sql")
 
 #: A query that any database answers.
 _ONE: sa.Executable = sa.select(sa.literal_column("1"))
-
-
-#: The row of ``READ_STATUS`` for a queue without messages.
-_EMPTY_STATUS = (0, 0, 0, 0, None, 0, None)
 
 
 class _Parts(t.NamedTuple):
@@ -106,13 +100,7 @@ class SqlBroker(Broker):
         self._parts.get().bindings.remove(bindings)
 
     def depth(self, queue: str) -> int:
-        database = self._shared.database
-        try:
-            (dead,) = database.read_one(statements.COUNT_DEAD, {"queue_": queue})
-            (ready,) = database.read_one(statements.COUNT_READY, {"queue_": queue})
-        except TopologyMismatch:  # There are no tables yet.
-            return 0
-        return int(dead or ready)
+        return backlog.count_waiting(self._shared.database, queue)
 
     def caveats(self) -> list[str]:
         return self._shared.database.caveats()
@@ -125,14 +113,17 @@ class SqlBroker(Broker):
         return True
 
     def read_suspects(self, plan: QueuePlan) -> SuspectsStatus:
-        suspects = self._read_status(plan).suspects
-        assert suspects is not None
-        return suspects
+        (status,) = self.read_statuses([plan])
+        assert status.suspects is not None
+        return status.suspects
+
+    def read_statuses(self, plans: Sequence[QueuePlan]) -> list[QueueStatus]:
+        return backlog.read_statuses(self._shared.database, plans)
 
     def read_backlog(
         self, plans: Sequence[QueuePlan], timeout: float
     ) -> list[QueueStatus]:
-        return [self._read_status(plan, timeout) for plan in plans]
+        return backlog.read_statuses(self._shared.database, plans, timeout)
 
     def dead_letters(self, plan: QueuePlan) -> DeadLetters:
         return SqlDeadLetters(plan, self._shared)
@@ -170,24 +161,6 @@ class SqlBroker(Broker):
 
     def _list_bound(self, exchange: str) -> list[Binding]:
         return [row.binding for row in self._parts.get().bindings.read(exchange)]
-
-    def _read_status(
-        self, plan: QueuePlan, timeout: float = CALL_TIMEOUT_SECONDS
-    ) -> QueueStatus:
-        names = {"queue_": plan.name, "suspects": plan.suspects, "dead": plan.dead}
-        try:
-            row = self._shared.database.read_one(statements.READ_STATUS, names, timeout)
-        except TopologyMismatch:  # There are no tables yet.
-            row = _EMPTY_STATUS
-        waiting, delayed, in_hand, suspects, since, dead, oldest = row
-        return QueueStatus(
-            waiting=waiting,
-            delayed=delayed,
-            in_hand=in_hand,
-            suspects=SuspectsStatus(suspects, since),
-            dead_letters=dead,
-            oldest=oldest,
-        )
 
 
 def _leave(parts: _Parts) -> None:

@@ -25,6 +25,7 @@ from . import statements
 from .app_database import AppDatabase
 from .database import Done
 from .database import Step
+from .dead_columns import make_columns
 from .rows import encode_copy
 from .rows import read_claimed
 
@@ -205,7 +206,8 @@ class SqlLink(Link):
         if forward.lane is Lane.DEAD:
             keep = forward.expires or _DEFAULT_RETENTION_SECONDS
             ack = {"ids": [forward.delivery.tag], "me": self._number}
-            bury = Step(statements.BURY, {**values, "keep": keep})
+            columns = make_columns(forward.delivery.message, forward.headers, meta)
+            bury = Step(statements.BURY, {**values, **columns, "keep": keep})
             return [bury, Step(statements.ACK, ack)]
         values["delay"] = forward.delay or None
         values["since_"] = own_headers.read_time(

@@ -152,8 +152,35 @@ SCHEMA_VERSION = _table(
 M, D, L = MESSAGE.c, DEAD.c, LINK.c
 
 
+class _searched(FunctionElement[t.Any]):
+    """More columns of an index, of which PostgreSQL gets only the first.
+
+    SQLite finds dead letters in the index alone: their rows are large, and are read as
+    a whole. PostgreSQL keeps large values elsewhere, and has a limit for entries.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_searched, "postgresql")
+def _compile_searched_for_postgresql(
+    element: _searched, compiler: t.Any, **options: t.Any
+) -> str:
+    first, *_ = element.clauses
+    return str(compiler.process(first, **options))
+
+
+@compiles(_searched, "sqlite")
+def _compile_searched_for_sqlite(
+    element: _searched, compiler: t.Any, **options: t.Any
+) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
 def _index(
-    name: str, *columns: sa.Column[t.Any], when: sa.ColumnElement[bool] | None = None
+    name: str,
+    *columns: sa.ColumnElement[t.Any],
+    when: sa.ColumnElement[bool] | None = None,
 ) -> None:
     sa.Index(f"qconsume_{name}", *columns, postgresql_where=when, sqlite_where=when)
 
@@ -166,7 +193,7 @@ _index("message_owner", M.owner, when=M.owner.is_not(None))
 _index("message_key", M.queue, M.key, M.id, when=M.key.is_not(None))
 _index("message_redelivered", M.queue, M.id, when=M.redelivered)
 _index("message_expires", M.expires, when=M.expires.is_not(None))
-_index("dead_queue", D.queue, D.id)
+_index("dead_queue", D.queue, D.id, _searched(D.until, D.died_at, D.size, D.search))
 _index("dead_until", D.until)
 _index("dead_message", D.message_id, when=D.message_id.is_not(None))
 _index("dead_error", D.queue, D.error, D.place, D.died_at)

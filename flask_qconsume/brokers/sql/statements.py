@@ -197,12 +197,25 @@ MOVE = (
     )
 )
 _id = _parameter("id_", sa.BigInteger())
-#: Parameters: id_, me, queue_, keep (seconds), meta_.
+#: Parameters: id_, me, queue_, keep (seconds), meta_, and those of
+#: :func:`.dead_columns.make_columns`.
 BURY = sa.insert(DEAD).from_select(
-    ["queue", "until", "meta", "body"],
+    [
+        *("queue", "died_at", "until", "rank", "key", "message_id", "consumer"),
+        *("error", "place", "search", "size", "meta", "body"),
+    ],
     sa.select(
         _queue,
+        sa.func.coalesce(_parameter("died_at_", sa.Double()), now()),
         now() + _parameter("keep", sa.Double()),
+        M.rank,
+        M.key,
+        _parameter("message_id_", sa.Text()),
+        _parameter("consumer_", sa.Text()),
+        _parameter("error_", sa.Text()),
+        _parameter("place_", sa.Text()),
+        _parameter("search_", sa.Text()),
+        _parameter("size_", sa.Integer()),
         _parameter("meta_", sa.Text()),
         M.body,
     )
@@ -288,63 +301,4 @@ ADD_QUEUE = sa.insert(QUEUE).from_select(
             sa.select(sa.literal(1)).select_from(QUEUE).where(QUEUE.c.name == _queue)
         )
     ),
-)
-
-#: Parameters: queue_, n, after (a number). Rows of dead letters, the oldest first.
-READ_DEAD = (
-    sa.select(D.id, D.meta, D.body)
-    .where(
-        D.queue == _queue,
-        D.until > now(),
-        D.id > _parameter("after", sa.BigInteger()),
-    )
-    .order_by(D.id)
-    .limit(_parameter("n", sa.Integer()))
-)
-COUNT_DEAD = sa.select(sa.func.count()).where(D.queue == _queue, D.until > now())
-#: Parameters: id_, queue_, rank_, key_, meta_.
-REPLAY = sa.insert(MESSAGE).from_select(
-    ["queue", "rank", "key", "meta", "body"],
-    sa.select(
-        _queue,
-        _parameter("rank_", sa.SmallInteger()),
-        _parameter("key_", sa.Text()),
-        _parameter("meta_", sa.Text()),
-        D.body,
-    )
-    .where(D.id == _id)
-    .with_for_update(),
-)
-#: Parameters: id_.
-DELETE_DEAD = sa.delete(DEAD).where(D.id == _id)
-
-
-def _count(*conditions: sa.ColumnElement[bool]) -> t.Any:
-    return sa.select(sa.func.count()).where(*conditions).scalar_subquery()
-
-
-_is_due = M.owner.is_(None) & (M.due <= now())
-_suspects = _parameter("suspects", sa.Text())
-# Subtracted, so that the count of many messages reads an index only.
-_ready = (
-    _count(M.queue == _queue, IS_READY)
-    + _count(M.queue == _queue, _is_due)
-    - _count(M.queue == _queue, IS_READY, M.expires <= now())
-    - _count(M.queue == _queue, _is_due, M.expires <= now())
-)
-#: Parameters: queue_. Row: the number of messages that are ready.
-COUNT_READY = sa.select(_ready)
-#: Parameters: queue_, suspects, dead.
-READ_STATUS = sa.select(
-    _ready,
-    _count(M.queue == _queue, M.owner.is_(None), M.due > now()),
-    _count(M.queue.in_([_queue, _suspects]), M.owner.is_not(None)),
-    _count(M.queue == _suspects, M.owner.is_(None)),
-    sa.select(sa.func.min(M.since))
-    .where(M.queue == _suspects, M.owner.is_(None))
-    .scalar_subquery(),
-    _count(D.queue == _parameter("dead", sa.Text()), D.until > now()),
-    sa.select(sa.func.min(M.since))
-    .where(M.queue == _queue, M.owner.is_(None), M.since <= now())
-    .scalar_subquery(),
 )

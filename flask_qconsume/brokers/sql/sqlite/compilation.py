@@ -23,6 +23,8 @@ from ..database import Step
 from .transactions import CompiledStep
 
 _DIALECT = sqlite.dialect(paramstyle="named")
+# Otherwise SQLAlchemy writes 'id IN (...) = 1', for which SQLite uses no index.
+_DIALECT.supports_native_boolean = True
 _INSERT = (
     "INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)"
 )
