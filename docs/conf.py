@@ -32,6 +32,7 @@ toc_object_entries_show_parents = "hide"
 # Nothing is fetched while the pages are built, so names of other projects have no link.
 nitpick_ignore_regex = [
     ("py:.*", r"(flask|werkzeug|kombu|gevent|marshmallow|blinker|pytest)\..*"),
+    ("py:.*", r"sqlalchemy\..*"),
     ("py:.*", r"(typing|t|collections|datetime|threading|logging|asyncio|time|os)\..*"),
     # Protocols for objects of other packages.
     ("py:class", r"flask_qconsume\..*\.(KombuExchange|KombuQueue|SchemaLike)"),

@@ -99,7 +99,7 @@ def test_threads_of_processes_that_gevent_has_not_patched_write(
 ) -> None:
     engine = engines.prepare(timeout=30)
     script = THREADS.format(url=engines.url)
-    processes = [gevent.spawn(run_script, script) for _ in range(2)]
+    processes = [gevent.spawn(run_script, script, measured=False) for _ in range(2)]
     while not all(process.dead for process in processes):
         write(engine, price=2)
         gevent.sleep(0)
@@ -161,6 +161,6 @@ def test_a_forked_child_does_not_wait_for_its_parents_writers(
     engines: Engines, tmp_path: pathlib.Path
 ) -> None:
     engine = engines.prepare()
-    done = run_script(FORK.format(path=str(tmp_path / "shop.db")))
+    done = run_script(FORK.format(path=str(tmp_path / "shop.db")), measured=False)
     assert done.stdout.strip() == "0", done.stderr
     assert count(engine) == 3
