@@ -32,12 +32,12 @@ from .schema import D
 from .schema import now
 from .statements import one_of
 
-#: Dead letters whose numbers one search returns.
-_LETTERS_PER_SEARCH = 1_000
-#: Limits of what is read, replayed or removed at once, so that no other greenlet waits
-#: for long. A dead letter that is larger is read alone.
-_LETTERS_PER_PAGE = 100
+#: Dead letters that one search finds, and bytes that are read at once. A search lets
+#: other greenlets run, so these limit for how long decoding stops them.
+_LETTERS_PER_SEARCH = 50
 _BYTES_PER_PAGE = 256 * 1024
+#: Dead letters that one transaction removes.
+_LETTERS_PER_TRANSACTION = 200
 
 _MAX_NUMBER = 2**63 - 1
 _ALL = DeadLetterFilter()
@@ -146,8 +146,7 @@ class SqlDeadLetters(DeadLetters):
         return int(number)
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        for page in self._find_pages(_MAX_NUMBER):
-            yield from self._read_letters(page)
+        return self._find_letters(_MAX_NUMBER)
 
     def take(
         self,
@@ -155,18 +154,19 @@ class SqlDeadLetters(DeadLetters):
         replay: bool,
         progress: t.Callable[[], t.Any] = lambda: None,
     ) -> int:
-        taken_count = 0
         # Without this limit, a replayed message that fails again, and is appended,
         # would be replayed for ever.
         (last,) = self._database.read_one(FIND_LAST, {"queue_": self._plan.dead})
-        for page in self._find_pages(last):
-            chosen = []
-            for letter in self._read_letters(page):
-                if wanted(letter):
-                    chosen.append(letter)
-                progress()
-            taken_count += self._take(chosen, replay) if chosen else 0
-        return taken_count
+        taken_count = 0
+        chosen: list[DeadLetter] = []
+        for letter in self._find_letters(last):
+            if wanted(letter):
+                chosen.append(letter)
+            if len(chosen) == _LETTERS_PER_TRANSACTION:
+                taken_count += self._take(chosen, replay)
+                chosen = []
+            progress()
+        return taken_count + (self._take(chosen, replay) if chosen else 0)
 
     def _take(self, letters: Sequence[DeadLetter], replay: bool) -> int:
         """Remove, and maybe replay, dead letters in one transaction; count them."""
@@ -188,18 +188,19 @@ class SqlDeadLetters(DeadLetters):
 
     # -- reading -----------------------------------------------------------------------
 
-    def _read_letters(self, ids: Sequence[int]) -> Iterator[DeadLetter]:
+    def _find_letters(self, last: int) -> Iterator[DeadLetter]:
+        """Find and read dead letters up to a number, the oldest first."""
+        after = 0
+        while found := self._find(after, last):
+            for page in _split_into_pages(found):
+                yield from self._read(page)
+            after = found[-1][0]
+
+    def _read(self, ids: Sequence[int]) -> Iterator[DeadLetter]:
         for id, meta, body in self._database.read(READ, {"ids": ids}):
             message = read_message(meta, body, self._plan.name)
             headers = own_headers.select_own(message.headers)
             yield DeadLetter(str(id), self._plan.name, message, headers)
-
-    def _find_pages(self, last: int) -> Iterator[list[int]]:
-        """Find the numbers of dead letters, page by page, up to a number."""
-        after = 0
-        while found := self._find(after, last):
-            yield from _split_into_pages(found)
-            after = found[-1][0]
 
     def _find(self, after: int, last: int) -> list[Sequence[int]]:
         statement = FIND_NAMED if self._names_letters else FIND
@@ -232,8 +233,7 @@ def _split_into_pages(found: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     page: list[int] = []
     size = 0
     for number, letter_size in found:
-        is_full = len(page) == _LETTERS_PER_PAGE or size + letter_size > _BYTES_PER_PAGE
-        if page and is_full:
+        if page and size + letter_size > _BYTES_PER_PAGE:
             yield page
             page, size = [], 0
         page.append(number)

@@ -58,9 +58,9 @@ def check_declared(
 
 
 def check_version(database: Database) -> None:
-    """Refuse tables that are missing, or newer than this release.
+    """Refuse tables that are newer than this release.
 
-    :raises TopologyMismatch: with the reason.
+    :raises TopologyMismatch: with both versions.
     """
     Tables(database).check_version()
 

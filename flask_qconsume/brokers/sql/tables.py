@@ -102,9 +102,9 @@ class Tables:
     def check_version(self) -> None:
         """Refuse tables that are newer than this release.
 
-        :raises TopologyMismatch: also if there are no tables.
+        :raises TopologyMismatch: with both versions.
         """
-        self._refuse_newer(self._database.read(READ_VERSION))
+        self._read_version(self._database.find_names())
 
     def _read_version(self, names: Collection[str]) -> int | None:
         """Return the version of the tables; ``None`` if there is none yet."""
