@@ -131,6 +131,8 @@ def find_queue_gauges(
 
 
 @pytest.mark.broker
+# A stop that cuts off redis-py's connect leaves the socket to Python's collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_an_outage_is_logged_once_and_readings_go_on_after_it(
     worker_app: AppWithWorkers,
     own_redis: Redis,
