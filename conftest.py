@@ -5,6 +5,7 @@ from __future__ import annotations
 pytest_plugins = [
     "tests.harness.patched",
     "tests.harness.deadlines",
+    "tests.harness.examples",
     "tests.harness.leaks",
     "tests.harness.processes",
     "tests.servers.fixtures",

@@ -11,6 +11,7 @@ import textwrap
 import typing as t
 
 import pytest
+from hypothesis import settings
 
 from .harness.scripts import run_script
 
@@ -209,3 +210,8 @@ def test_coverage_does_not_measure_a_script_that_says_so(
     script = "import os; print('COVERAGE_PROCESS_START' in os.environ)"
     done = run_script(script, measured=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_examples_are_the_same_in_every_run_however_slow_the_machine_is() -> None:
+    assert settings.default.deadline is None
+    assert settings.default.derandomize
