@@ -20,6 +20,7 @@ import typing as t
 import weakref
 from collections.abc import Callable
 
+from sqlalchemy import Connection
 from sqlalchemy import Engine
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect
@@ -88,9 +89,9 @@ def prepare_engine(
     :param synchronous: ``FULL``: a commit is on the disk when it returns. ``NORMAL``: a
         crash of the machine, unlike that of a process, may lose the latest commits.
     :raises ConfigurationError: if the argument is no engine, or has a driver other than
-        Python's ``sqlite3``.
+        Python's ``sqlite3``; or if SQLite knows no such ``synchronous``.
     """
-    _check_engine(engine)
+    _check_arguments(engine, synchronous)
     if is_prepared(engine):
         return
     prepared = _PreparedConnections(timeout, synchronous)
@@ -102,15 +103,18 @@ def prepare_engine(
     _prepared.add(engine.dialect)
 
 
-def is_prepared(engine: Engine) -> bool:
+def is_prepared(engine: Engine | Connection) -> bool:
     """Return whether an engine is prepared, or needs no preparation.
 
     Only an engine on SQLite needs it.
+
+    :param engine: An engine or one of its connections, such as the result of
+        ``db.session.get_bind()``.
     """
     return engine.dialect.name != "sqlite" or engine.dialect in _prepared
 
 
-def _check_engine(engine: object) -> None:
+def _check_arguments(engine: object, synchronous: str) -> None:
     if not isinstance(engine, Engine):
         raise ConfigurationError(
             f"'prepare_engine' needs an engine, such as 'db.engine', and got"
@@ -120,6 +124,11 @@ def _check_engine(engine: object) -> None:
         raise ConfigurationError(
             f"'prepare_engine' knows Python's driver for SQLite, and"
             f" {quote(engine.url.drivername)} is another one. Use 'sqlite:///…'."
+        )
+    if synchronous not in t.get_args(Synchronous):
+        raise ConfigurationError(
+            f"'synchronous' must be one of {', '.join(t.get_args(Synchronous))}, and is"
+            f" {quote(synchronous)}."
         )
 
 

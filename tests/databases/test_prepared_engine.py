@@ -453,9 +453,18 @@ def test_other_databases_need_nothing() -> None:
     assert list(engine.dialect.dispatch.do_execute) == []
 
 
-def test_what_cannot_be_prepared_is_refused() -> None:
+def test_a_connection_is_prepared_if_its_engine_is(engines: Engines) -> None:
+    with engines.prepare().connect() as one, engines.make().connect() as other:
+        assert is_prepared(one)
+        assert not is_prepared(other)
+
+
+def test_what_cannot_be_prepared_is_refused(engines: Engines) -> None:
     with pytest.raises(ConfigurationError, match=r"such as 'db.engine', and got 'db'"):
         prepare_engine(t.cast(t.Any, "db"))
     engine = sa.create_engine("sqlite+pysqlcipher://:key@/shop.db", module=sqlite3)
     with pytest.raises(ConfigurationError, match="'sqlite.pysqlcipher' is another"):
         prepare_engine(engine)
+    wrong: t.Any = "full"
+    with pytest.raises(ConfigurationError, match="EXTRA, FULL, NORMAL, OFF, and is"):
+        prepare_engine(engines.make(), synchronous=wrong)
