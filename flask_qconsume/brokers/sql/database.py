@@ -194,6 +194,17 @@ class Database(abc.ABC):
         """A text by which other processes recognize this one as alive or dead."""
         return ""
 
+    def is_dead(self, process: str) -> bool:
+        """Return whether another process has ended, without any doubt.
+
+        :param process: Its :attr:`process`.
+        """
+        return False
+
+    def forget(self, process: str) -> None:
+        """Delete what a dead process has left behind; never raise."""
+        return
+
     @abc.abstractmethod
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""

@@ -59,6 +59,7 @@ class SqlLink(Link):
         #: Held by the reader while it claims messages.
         self._read_lock = threading.Lock()
         shared.adopt_orphans()
+        self._reclaim_from_dead()
         (opened,) = self._database.write(
             [
                 Step(
@@ -161,6 +162,7 @@ class SqlLink(Link):
 
     def _reclaim(self) -> None:
         """Give back messages of dead links, and delete what has expired."""
+        self._closing_on_error(self._reclaim_from_dead)
         *_, reclaimed, _, _ = self._write(
             Step(statements.EXPIRE_LINKS),
             Step(statements.RECLAIM),
@@ -171,6 +173,15 @@ class SqlLink(Link):
             logger.warning(
                 "Put %s back: the worker that held them let their leases end",
                 pluralize(reclaimed.changed, "message"),
+            )
+            self._shared.watcher.announce({self.queue})
+
+    def _reclaim_from_dead(self) -> None:
+        reclaimed = self._shared.reclaim_from_dead()
+        if reclaimed:
+            logger.warning(
+                "Put %s back: the process that held them was killed",
+                pluralize(reclaimed, "message"),
             )
             self._shared.watcher.announce({self.queue})
 

@@ -245,6 +245,12 @@ RENEW_LINK = (
 GIVE_BACK_ALL = sa.update(MESSAGE).where(M.owner == _me).values(owner=None)
 CLOSE_LINK = sa.delete(LINK).where(L.id == _me)
 
+#: Rows: the processes that have links.
+READ_PROCESSES = sa.select(L.process).where(L.process != "").distinct()
+#: Parameters: queues. Rows: the processes that consume one of them.
+READ_READERS = READ_PROCESSES.where(one_of(L.queue, "queues"))
+#: Parameters: processes.
+CLOSE_LINKS_OF = sa.delete(LINK).where(one_of(L.process, "processes"))
 EXPIRE_LINKS = sa.delete(LINK).where(L.until < now())
 _abandoned = (
     sa.select(M.id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 import typing as t
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from ....databases.busy_retry import is_locked
 from ....databases.busy_retry import retry_while_busy
 from ....errors import BrokerUnavailable
 from .. import statements
@@ -19,8 +21,8 @@ from ..database import Database
 from ..database import Done
 from ..database import Insert
 from ..database import Listen
-from ..database import PollingChannel
 from ..database import Step
+from .change_counter import ChangeCounter
 from .compilation import compile_step
 from .compilation import compile_transaction
 from .compilation import merge_results
@@ -34,10 +36,14 @@ from .database_file import DatabaseFile
 from .errors import make_answer_lost
 from .errors import translate
 from .options import SqliteOptions
+from .process_socket import OwnSocket
+from .process_socket import PeerSockets
 from .read_connections import ReadConnections
 from .transactions import CommitFailed
 from .transactions import Transaction
 from .transactions import WriteThread
+from .wake_channel import WakeChannel
+from .wake_channel import WakeSender
 
 #: Attempts to claim messages that other processes claim at the same time.
 _MAX_CLAIMS = 20
@@ -61,6 +67,9 @@ class SqliteDatabase(Database):
         self._writer = WriteThread(self._connect_to_write)
         self._counter = CountThread(lambda: connect_to_read(path))
         self._readers = ReadConnections(lambda: connect_to_read(path))
+        self._changes = ChangeCounter(lambda: connect_to_read(path))
+        self._socket = OwnSocket(path)
+        self._peers = PeerSockets(path)
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
@@ -131,29 +140,47 @@ class SqliteDatabase(Database):
         return self._file.identify()
 
     def open_channel(self, listen: Listen) -> Channel:
-        return PollingChannel()
+        sender = WakeSender(self._peers, self._find_readers)
+        return WakeChannel(
+            sender, lambda: self._socket.opened, self._has_changed, listen
+        )
+
+    @property
+    def process(self) -> str:
+        own = self._socket.open()
+        return "" if own is None else own.process
+
+    def is_dead(self, process: str) -> bool:
+        return self._peers.is_dead(process)
+
+    def forget(self, process: str) -> None:
+        self._peers.forget(process)
 
     def close(self) -> None:
         # The last connection that is closed writes the log back to the file, which
         # takes long. So this is the writing thread's.
-        self._readers.close()
+        self._close_reading()
         self._counter.close()
         self._writer.close()
+        self._socket.close()
 
     def abandon_after_fork(self) -> None:
-        threads = (self._writer.connection, self._counter.connection)
-        for connection in (*threads, *self._readers.list_all()):
+        owners = (self._writer, self._counter, self._changes)
+        connections = [owner.connection for owner in owners]
+        for connection in (*connections, *self._readers.list_all()):
             if connection is not None:
                 keep_undestroyed(connection)
+        if self._socket.opened is not None:
+            self._socket.opened.leave_to_parent()
 
     def _use_file(self, create: bool = False) -> None:
         """Open the file, or another one that is in its place by now."""
         if self._file.is_open() and not self._writer.is_closed:
             return
-        self._readers.close()
+        self._close_reading()
         self._counter.reopen()
         self._writer.reopen()
-        self._may_create = create
+        self._may_create = self._may_create or create
         if not create:
             self._file.check_exists()
         # The log of a crash is read in the thread, before any caller reads.
@@ -161,6 +188,26 @@ class SqliteDatabase(Database):
             Transaction((), time.monotonic() + CALL_TIMEOUT_SECONDS),
             CALL_TIMEOUT_SECONDS,
         )
+
+    def _close_reading(self) -> None:
+        self._readers.close()
+        self._changes.close()
+
+    def _has_changed(self) -> bool:
+        self._use_file()
+        try:
+            return self._changes.has_changed()
+        except sqlite3.Error as error:
+            if is_locked(error):
+                return True
+            raise translate(error, self._file.path, 0.0) from error
+
+    def _find_readers(self, queues: Collection[str]) -> set[str]:
+        """Return the other processes that consume one of these queues."""
+        rows = self.read(statements.READ_READERS, {"queues": sorted(queues)})
+        opened = self._socket.opened
+        own = "" if opened is None else opened.process
+        return {process for (process,) in rows} - {own}
 
     def _connect_to_write(self) -> sqlite3.Connection:
         create = self._may_create
