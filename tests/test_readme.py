@@ -38,6 +38,15 @@ def shop() -> dict[str, t.Any]:
     return names
 
 
+@pytest.fixture(autouse=True)
+def keep_messages_apart(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set the broker's file, which would be in an instance folder otherwise."""
+    url = f"sqlite:///{tmp_path / 'qconsume.db'}"
+    monkeypatch.setenv("FLASK_QCONSUME_BROKER_URL", url)
+
+
 @pytest.fixture
 def app(shop: dict[str, t.Any]) -> Flask:
     app: Flask = shop["create_app"]()

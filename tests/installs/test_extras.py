@@ -189,8 +189,14 @@ def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
     install("speed").run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
 
 
-def test_sql(install: Install, tmp_path: pathlib.Path) -> None:
-    install("sql").run("python", "-W", "error", "-c", SQL, folder=tmp_path)
+def test_sql(install: Install, tmp_path: pathlib.Path, postgresql_url: str) -> None:
+    """The README's shop keeps its messages in a file, unless it is told otherwise."""
+    environment = install("sql")
+    environment.run("python", "-W", "error", "-c", SQL, folder=tmp_path)
+    check_web(environment, tmp_path, {})
+    check_processes(environment, tmp_path, {})
+    assert (tmp_path / "instance" / "qconsume.db").exists()
+    check_web(environment, tmp_path, {"BROKER_URL": postgresql_url})
 
 
 def test_otel(install: Install, tmp_path: pathlib.Path) -> None:
