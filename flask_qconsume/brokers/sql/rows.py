@@ -12,6 +12,7 @@ import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from ...broker import headers as own_headers
 from ...broker import kombu_json
 from ...broker import properties as basic_properties
 from ...errors import PublishRefused
@@ -61,32 +62,43 @@ def encode_meta(
 
 
 def read_message(
-    meta: t.Any, body: t.Any, queue: str, redelivered: bool = False
+    meta: t.Any,
+    body: t.Any,
+    queue: str,
+    redelivered: bool = False,
+    key: str | None = None,
 ) -> Message:
     """Decode a row as a message."""
     properties = _decode_meta(meta)
-    exchange, key = properties.get("exchange"), properties.get("routing_key")
+    exchange, routing_key = properties.get("exchange"), properties.get("routing_key")
     return basic_properties.read_message(
         _read_body(body),
         queue=queue,
         exchange=exchange if isinstance(exchange, str) else "",
-        routing_key=key if isinstance(key, str) else queue,
+        routing_key=routing_key if isinstance(routing_key, str) else queue,
         redelivered=redelivered,
         properties=properties,
-        headers=properties.get("headers"),
+        headers=_add_key(properties.get("headers"), key),
     )
 
 
 def read_claimed(row: Sequence[t.Any], queue: str) -> tuple[int, Message]:
     """Decode the columns ``CLAIMED_COLUMNS``: return the number and the message."""
-    id, _, redelivered, _, meta, body = row
-    return id, read_message(meta, body, queue, bool(redelivered))
+    id, _, redelivered, _, meta, body, key = row
+    return id, read_message(meta, body, queue, bool(redelivered), key)
 
 
 def read_in_order(row: Sequence[t.Any], queue: str) -> tuple[int, Message]:
     """Do the same as :func:`read_claimed`, in a queue that counts deaths itself."""
     id, message = read_claimed(row, queue)
     return id, dataclasses.replace(message, deaths=row[3])
+
+
+def _add_key(headers: t.Any, key: str | None) -> t.Any:
+    """Add the column of another program's row, which lacks our header."""
+    if key is None:
+        return headers
+    return {own_headers.KEY: key, **(headers if isinstance(headers, dict) else {})}
 
 
 def _decode_meta(meta: t.Any) -> Mapping[str, t.Any]:

@@ -114,7 +114,7 @@ PICK = (
 )
 #: Parameters: ids, me. Only messages that are still free.
 CLAIM = sa.update(MESSAGE).where(one_of(M.id, "ids"), IS_READY).values(owner=_me)
-CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.deaths, M.meta, M.body)
+CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.deaths, M.meta, M.body, M.key)
 #: Parameters: ids, me.
 READ_CLAIMED = (
     sa.select(*CLAIMED_COLUMNS)
