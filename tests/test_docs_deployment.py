@@ -37,6 +37,7 @@ TRIED = {
     "export": "below",
     "redis-cli": "below",
     "kcat": "below",
+    "sqlite3": "brokers/sql/test_documented_sql",
     # No container engine and no cluster: schemas check the files that they are given.
     "docker": "stack/test_files",
     "kubectl": "stack/test_files",
