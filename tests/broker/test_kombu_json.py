@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import typing as t
 import uuid
 
@@ -29,6 +30,19 @@ def test_it_is_what_kombu_writes_and_reads(value: t.Any) -> None:
     text = kombu_json.encode(value)
     assert text == dumps(value)
     assert kombu_json.decode(text) == loads(text)
+
+
+TEXTS = (
+    *("Infinity", "[-Infinity]", str(10**30), "-0", "1E400", "0.1", ' {"a": 1}\n'),
+    *('"\\ud800"', '{"a": 1, "a": 2}', '"\\u00e9\ud83d"', "[" * 300 + "]" * 300),
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_it_reads_what_the_standard_library_reads(text: str) -> None:
+    found = kombu_json.decode(text)
+    assert found == json.loads(text)
+    assert type(found) is type(json.loads(text))
 
 
 def test_what_cannot_be_written_is_an_error() -> None:
