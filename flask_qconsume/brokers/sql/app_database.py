@@ -87,6 +87,7 @@ class AppDatabase:
                 return number
 
     def close(self) -> None:
-        """Close all connections."""
-        self.watcher.close()
+        """Close all connections; callers that wait for the database are woken."""
+        self.watcher.stop()
         self.database.close()
+        self.watcher.join()

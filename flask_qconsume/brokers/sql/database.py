@@ -68,6 +68,10 @@ class Channel(abc.ABC):
     #: Seconds after which a reader looks by itself.
     poll_interval: float = 1.0
 
+    def start(self) -> None:
+        """Begin to listen: this process reads queues. Called once, before it does."""
+        return
+
     @abc.abstractmethod
     def announce(self, queues: Collection[str]) -> None:
         """Tell other processes, after a commit; never raise."""
@@ -87,7 +91,7 @@ class Channel(abc.ABC):
 class PollingChannel(Channel):
     """Tells nothing; readers look often."""
 
-    poll_interval = 0.05
+    poll_interval = 0.1
 
     def announce(self, queues: Collection[str]) -> None:
         return
@@ -187,7 +191,7 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def open_channel(self, listen: Listen) -> Channel:
-        """Begin to listen for announcements of other processes."""
+        """Create the channel for announcements; :meth:`Channel.start` listens."""
 
     @property
     def process(self) -> str:

@@ -8,15 +8,24 @@ from collections.abc import Collection
 
 from ...background_thread import BackgroundThread
 from ...errors import BrokerError
+from ...first_use import ForkGuard
+from ...logs import get_logger
 from . import statements
 from .database import Channel
 from .database import Database
 from .database import Step
 
+logger = get_logger("flask_qconsume.brokers.sql")
+
 #: Seconds after a failed look until the next one.
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 #: Seconds between two looks, at least.
 _MIN_PAUSE_SECONDS = 0.005
+#: Seconds after an announcement of another process until a look for delayed messages.
+#: Many announcements end in one look.
+_HEARD_PAUSE_SECONDS = 0.1
+#: Seconds that :meth:`Watcher.join` waits for the thread.
+_CLOSE_TIMEOUT_SECONDS = 3.0
 
 
 class QueueWatch:
@@ -51,25 +60,27 @@ class Watcher:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._guard = ForkGuard()
         self._watches: dict[QueueWatch, None] = {}
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._thread: BackgroundThread | None = None
         self._channel: Channel | None = None
         self._closed = False
-        #: When the next delayed message is due, by :func:`time.monotonic`.
+        #: When a delayed message may be due, by :func:`time.monotonic`.
         self._next_due = 0.0
 
     def add(self, queue: str) -> QueueWatch:
         """Begin to watch a queue."""
         watch = QueueWatch(queue)
+        channel = self._open_channel()
         with self._lock:
             self._watches[watch] = None
-            self._next_due = 0.0
-            if self._thread is None:
-                self._thread = BackgroundThread(self._run)
-                self._thread.start()
-        self._changed.set()
+            is_first, self._thread = self._thread is None, self._thread or self._make()
+        if is_first:
+            channel.start()
+            self._thread.start()
+        self._look_within(0.0)
         return watch
 
     def discard(self, watch: QueueWatch) -> None:
@@ -84,21 +95,30 @@ class Watcher:
         :param delayed: Whether some of the messages are not ready yet.
         """
         if delayed:
-            self._look_soon()
+            self._look_within(0.0)
         self._notify(queues)
         self._open_channel().announce(queues)
 
-    def close(self) -> None:
-        """Stop watching. Readers are woken."""
+    def stop(self) -> None:
+        """Wake all readers, and let the thread end."""
         self._closed = True
         self._changed.set()
         self._notify(None)
-        if self._thread is not None:
-            self._thread.join(3.0)
         if self._channel is not None:
             self._channel.close()
 
+    def join(self) -> None:
+        """Wait for the end of the thread, which may be in a call of the database."""
+        if self._thread is not None:
+            self._thread.join(_CLOSE_TIMEOUT_SECONDS)
+
+    def _make(self) -> BackgroundThread:
+        return BackgroundThread(self._run)
+
     def _open_channel(self) -> Channel:
+        channel = self._channel
+        if channel is not None:
+            return channel  # The lock would make each publish slower.
         with self._lock:
             if self._channel is None:
                 self._channel = self._database.open_channel(self._hear)
@@ -106,11 +126,13 @@ class Watcher:
 
     def _hear(self, queues: Collection[str] | None) -> None:
         self._notify(queues)
-        self._look_soon()
+        self._look_within(_HEARD_PAUSE_SECONDS)
 
-    def _look_soon(self) -> None:
-        self._next_due = 0.0
-        self._changed.set()
+    def _look_within(self, seconds: float) -> None:
+        moment = time.monotonic() + seconds
+        if moment < self._next_due:
+            self._next_due = moment
+            self._changed.set()
 
     def _notify(self, queues: Collection[str] | None) -> None:
         for watch in list(self._watches):
@@ -121,30 +143,38 @@ class Watcher:
         while not self._closed:
             pause = self._look_safely()
             self._changed.wait(max(pause, _MIN_PAUSE_SECONDS))
+            self._guard.block_if_forked()
             self._changed.clear()
 
     def _look_safely(self) -> float:
-        """Look at all queues; return the seconds until the next look."""
+        """Look at all queues if it is time; return the seconds until the next look."""
         try:
             channel = self._open_channel()
-            if self._watches and (
-                channel.has_changes() or time.monotonic() >= self._next_due
-            ):
+            is_due = time.monotonic() >= self._next_due
+            if self._watches and (is_due or channel.has_changes()):
                 self._look()
             return min(channel.poll_interval, self._next_due - time.monotonic())
         except BrokerError:
-            # The links notice it, too, and are replaced.
-            return _PAUSE_AFTER_ERROR_SECONDS
+            pass  # The links notice it, too, and are replaced.
+        except Exception:
+            # Nothing would start another thread.
+            logger.exception("Looking for new messages failed")
+        self._next_due = 0.0
+        return _PAUSE_AFTER_ERROR_SECONDS
 
     def _look(self) -> None:
+        # Announcements during the look bring the time forward again.
+        self._next_due = float("inf")
         queues = sorted({watch.queue for watch in self._watches})
         found = self._find_ready(queues)
         if any(due_in is not None and due_in <= 0 for _, _, due_in in found):
+            # At most a portion. The next look, which is soon, takes the next one.
             self._database.write([Step(statements.RIPEN, {"queues": queues})])
             found = self._find_ready(queues)
         self._notify({queue for queue, is_ready, _ in found if is_ready})
         pauses = [due_in for _, _, due_in in found if due_in is not None]
-        self._next_due = time.monotonic() + min(pauses, default=float("inf"))
+        moment = time.monotonic() + min(pauses, default=float("inf"))
+        self._next_due = min(self._next_due, moment)
 
     def _find_ready(self, queues: list[str]) -> list[tuple[str, bool, float | None]]:
         rows = self._database.read(statements.FIND_READY, {"queues": queues})

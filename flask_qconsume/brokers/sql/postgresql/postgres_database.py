@@ -27,11 +27,14 @@ from .connection_pool import PostgresPool
 from .errors import ServerIsReadOnly
 from .errors import TransactionConflict
 from .errors import translate_error
+from .notifications import NotifyChannel
 from .options import PostgresOptions
 from .session import connect
 
 #: Attempts of a transaction that meets another one.
 _MAX_ATTEMPTS = 5
+#: Seconds for announcing new messages.
+_NOTIFY_TIMEOUT_SECONDS = 5.0
 
 
 class PostgresDatabase(Database):
@@ -86,7 +89,9 @@ class PostgresDatabase(Database):
         return [text for name, text in queries.CAVEATS.items() if name in off]
 
     def open_channel(self, listen: Listen) -> Channel:
-        return PollingChannel()
+        if self._options.transaction_pooling:
+            return PollingChannel()
+        return NotifyChannel(self._notify, self._connect, listen)
 
     def close(self) -> None:
         pool = self._pool.take()
@@ -95,6 +100,9 @@ class PostgresDatabase(Database):
 
     def abandon_after_fork(self) -> None:
         self._pool.leave_to_parent()
+
+    def _notify(self, payload: str) -> None:
+        self.read(queries.NOTIFY, {"payload": payload}, _NOTIFY_TIMEOUT_SECONDS)
 
     def _create_pool(self) -> PostgresPool:
         return PostgresPool(self._connect, self._options.pool_size)

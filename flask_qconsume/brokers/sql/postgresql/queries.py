@@ -53,6 +53,12 @@ FIND_NAMES = sa.text(
 #: 'IF NOT EXISTS' does not protect from another session that creates the same.
 LOCK_DECLARATIONS = sa.text("SELECT pg_advisory_xact_lock(hashtext('qconsume'))")
 
+#: Parameters: payload. Without a wait for the disk: an announcement may be lost.
+NOTIFY = sa.text(
+    "SELECT set_config('synchronous_commit', 'off', true),"
+    " pg_notify('qconsume', :payload)"
+)
+
 #: What a server may lose, by the setting that is off.
 CAVEATS: t.Mapping[str, str] = {
     "synchronous_commit": (
