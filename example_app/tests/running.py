@@ -69,7 +69,10 @@ class Shop:
 
     def kill(self) -> None:
         """Kill all processes of the shop at once."""
-        for worker in psutil.Process(self._process.pid).children(recursive=True):
+        workers = psutil.Process(self._process.pid).children(recursive=True)
+        # Before its workers, so that it cannot start others in their place.
+        self._process.kill()
+        for worker in workers:
             worker.kill()
         end(self._process, signal.SIGKILL, timeout=10.0)
 

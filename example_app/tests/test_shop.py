@@ -164,8 +164,7 @@ class TestOnSQLite(SharedBrokerTests):
         self, tmp_path: pathlib.Path, broker_url: str, processes: int
     ) -> None:
         options = ("--processes", str(processes)) if processes > 1 else ()
-        lease = {"FLASK_QCONSUME_LEASE": "5"}
-        slow = {**lease, "FLASK_SHOP_GATEWAY_SECONDS": "60"}
+        slow = {"FLASK_SHOP_GATEWAY_SECONDS": "60"}
         with Shop(tmp_path, broker_url, *options, environment=slow) as shop:
             number = shop.order()
             wait_for(
@@ -174,7 +173,7 @@ class TestOnSQLite(SharedBrokerTests):
             )
             shop.kill()
         assert find_payments(tmp_path) == []
-        with Shop(tmp_path, broker_url, *options, environment=lease) as shop:
+        with Shop(tmp_path, broker_url, *options) as shop:
             order = shop.wait_until(number, "billed", "mail.sent", "stock.reserved")
             assert [event["name"] for event in order["events"]].count("billed") == 1
             assert "charged at an earlier attempt" in order["events"][1]["detail"]
