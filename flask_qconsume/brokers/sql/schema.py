@@ -72,12 +72,24 @@ def _time(name: str, **options: t.Any) -> sa.Column[float]:
 _VACUUM = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
 
 
-def _table(name: str, *columns: sa.Column[t.Any], **options: t.Any) -> sa.Table:
+def _table(name: str, *columns: sa.schema.SchemaItem, **options: t.Any) -> sa.Table:
     # SQLite would use the highest number again after its row is deleted, and a late
     # acknowledgement would delete another message, unless the numbers only grow.
     options["sqlite_autoincrement"] = True
     return sa.Table(f"qconsume_{name}", METADATA, *columns, **options)
 
+
+def _types(**allowed: str) -> sa.CheckConstraint:
+    """Let SQLite refuse values of other types, as PostgreSQL does.
+
+    Otherwise another program could insert a message that is never due.
+    """
+    rules = (f"typeof({name}) IN ({kinds})" for name, kinds in allowed.items())
+    check = sa.CheckConstraint(" AND ".join(rules), name="qconsume_message_types")
+    return check.ddl_if(dialect="sqlite")
+
+
+_WHOLE, _MAYBE_NUMBER = "'integer'", "'integer', 'real', 'null'"
 
 QUEUE = _table("queue", _text("name", primary_key=True))
 #: ``kind`` is the type of the exchange: ``topic`` or ``direct``.
@@ -115,6 +127,16 @@ MESSAGE = _table(
     sa.Column("deaths", sa.SmallInteger, nullable=False, server_default="0"),
     _text("meta", server_default="{}"),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    _types(
+        queue="'text'",
+        rank=_WHOLE,
+        due=_MAYBE_NUMBER,
+        since=_MAYBE_NUMBER,
+        expires=_MAYBE_NUMBER,
+        owner="'integer', 'null'",
+        key="'text', 'null'",
+        deaths=_WHOLE,
+    ),
     postgresql_with=_VACUUM,
 )
 #: The columns from ``message_id`` to ``size`` are made from ``meta`` and ``body``, so

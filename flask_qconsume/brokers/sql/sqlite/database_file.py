@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from ....errors import BrokerError
+from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
 from ....errors import TopologyMismatch
 
@@ -53,6 +54,16 @@ class DatabaseFile:
             f"{text}. Is 'QCONSUME_BROKER_URL' right? Run 'flask qconsume declare' to"
             " create the file."
         )
+
+    def check_is_no_folder(self) -> None:
+        """Refuse a path that is a folder.
+
+        :raises BrokerRefused: with the path.
+        """
+        if self.path.is_dir():
+            raise BrokerRefused(
+                f"'{self.path}' is a folder. 'QCONSUME_BROKER_URL' must name a file."
+            )
 
     def prepare_folder(self) -> None:
         """Create the folder, if it is the app's instance folder or in it.

@@ -24,10 +24,25 @@ class WriteAheadLogRefused(Exception):
     """
 
 
+#: The first version with ``INSERT … RETURNING``.
+_OLDEST = (3, 35, 0)
 _FULL = "is full"
 _NO_TABLES = ("no such table", "no such column", "has no column")
 _NO_DATABASE = ("is not a database", "malformed", "unsupported file format")
 _NO_PERMISSION = ("readonly", "unable to open", "access permission", "not authorized")
+
+
+def check_version(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
+    """Refuse a version of SQLite without ``RETURNING``.
+
+    :raises BrokerRefused: with the version.
+    """
+    if version < _OLDEST:
+        raise BrokerRefused(
+            f"This Python has SQLite {'.'.join(map(str, version))}, and messages in"
+            f" SQLite need {'.'.join(map(str, _OLDEST))} of 2021 or later. Use another"
+            " build of Python."
+        )
 
 
 def is_disk_error(error: BaseException) -> bool:
@@ -80,10 +95,6 @@ def make_answer_lost(path: pathlib.Path, reason: str) -> AnswerLost:
 
 
 def _explain_permission(text: str, path: pathlib.Path) -> BrokerError:
-    if path.is_dir():
-        return BrokerRefused(
-            f"'{path}' is a folder. 'QCONSUME_BROKER_URL' must name a file."
-        )
     if not path.parent.is_dir():
         return BrokerUnavailable(f"There is no folder '{path.parent}'.")
     return BrokerRefused(

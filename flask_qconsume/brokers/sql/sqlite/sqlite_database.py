@@ -33,8 +33,12 @@ from .connections import keep_undestroyed
 from .counts import CountJob
 from .counts import CountThread
 from .database_file import DatabaseFile
+from .errors import check_version
 from .errors import make_answer_lost
 from .errors import translate
+from .file_system import check_free_space
+from .file_system import check_is_local
+from .file_system import is_in_memory
 from .options import SqliteOptions
 from .process_socket import OwnSocket
 from .process_socket import PeerSockets
@@ -139,6 +143,27 @@ class SqliteDatabase(Database):
     def identity(self) -> object:
         return self._file.identify()
 
+    def check(self) -> None:
+        check_version()
+        check_is_local(self._file.path)
+        self._file.check_is_no_folder()
+
+    def check_room(self) -> None:
+        check_free_space(self._file.path, self._options.min_free_space)
+
+    def caveats(self) -> list[str]:
+        path, found = self._file.path, []
+        if self._options.synchronous != "full":
+            found.append(
+                "With 'synchronous' = 'normal', a crash of the machine, unlike that of"
+                " a process, loses the latest messages."
+            )
+        if is_in_memory(path):
+            found.append(
+                f"'{path}' is in memory: a restart of the machine loses all messages."
+            )
+        return found
+
     def open_channel(self, listen: Listen) -> Channel:
         sender = WakeSender(self._peers, self._find_readers)
         return WakeChannel(
@@ -181,6 +206,7 @@ class SqliteDatabase(Database):
         self._counter.reopen()
         self._writer.reopen()
         self._may_create = self._may_create or create
+        self.check()
         if not create:
             self._file.check_exists()
         # The log of a crash is read in the thread, before any caller reads.
