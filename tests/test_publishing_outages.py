@@ -28,7 +28,7 @@ from .waiting import wait_for
 #: Long beside what a machine that is busy takes, short beside a test's deadline.
 TIMEOUT, AWAY_AFTER = 3.0, 1.0
 
-PLACES = ["rabbitmq", "redis", "redis-streams", "kafka"]
+PLACES = ["rabbitmq", "redis", "redis-streams", "kafka", "postgresql"]
 
 
 class Place(t.NamedTuple):
@@ -45,6 +45,8 @@ def place(request: pytest.FixtureRequest) -> Place:
     server: Server = request.getfixturevalue(f"own_{kind}")
     if kind == "rabbitmq":
         return Place(server, request.getfixturevalue("own_rabbitmq_vhost").url)
+    if kind == "postgresql":
+        return Place(server, request.getfixturevalue("own_postgresql_database").url)
     return Place(
         server, server.url.replace("redis:", "redis-streams:" if layout else "redis:")
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import typing as t
+
+from psycopg.errors import DiskFull
 
 from ..brokers.rabbitmq.rabbit import raw_channel
 from ..servers import Kafka
@@ -12,14 +15,18 @@ from ..waiting import wait_for
 from .fault import AMQP
 from .fault import EVERYWHERE
 from .fault import HEARTBEAT
+from .fault import POSTGRESQL
 from .fault import REDIS
 from .fault import SESSION
+from .fault import SQLITE
 from .fault import Fault
 from .fault import FaultTarget
 
 #: One Redis with a replica, under sentinels: lists, and streams.
 SENTINEL = frozenset({"sentinel", "sentinel-streams"})
-SINGLE = EVERYWHERE - {"cluster"}
+#: One PostgreSQL with a standby.
+PAIR = frozenset({"postgresql-pair"})
+SINGLE = EVERYWHERE - SQLITE - {"cluster"}
 
 #: Seconds for which a broker hangs or refuses: longer than clients wait for it.
 LONG = 2 * HEARTBEAT + 2
@@ -30,6 +37,8 @@ IMPATIENCE = 2.0
 
 QUEUE = "work"
 EXCHANGE = "qconsume"
+#: The table of messages, in a database.
+TABLE = "qconsume_message"
 
 
 # -- any broker ------------------------------------------------------------------------
@@ -142,7 +151,8 @@ def _writes(server: Redis) -> bool:
 def _disk_full_for_good(target: FaultTarget, chance: random.Random) -> None:
     """Fill the disk of a broker that then ends.
 
-    Redis ends if it must sync each write; Kafka ends if no folder is writable.
+    Redis ends if it must sync each write; Kafka ends if no folder is writable, and
+    PostgreSQL if it cannot write its log.
     """
     with target.server.full_disk():
         wait_for(lambda: not target.server.running, timeout=60)
@@ -202,6 +212,99 @@ def _kill_and_start(broker: Kafka) -> None:
     broker.start()
 
 
+# -- PostgreSQL ------------------------------------------------------------------------
+
+
+def _connections_terminated(target: FaultTarget, chance: random.Random) -> None:
+    _database(target).terminate_connections()
+
+
+def _tables_locked(target: FaultTarget, chance: random.Random) -> None:
+    """Lock the table of messages, as a migration does that waits for another lock."""
+    with _database(target).connect() as connection, connection.transaction():
+        connection.execute(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
+        target.last(LONG)
+
+
+def _old_snapshot(target: FaultTarget, chance: random.Random) -> None:
+    """Read for long, as a backup does, so that no dead row can be removed."""
+    with _database(target).connect() as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute(f"SELECT count(*) FROM {TABLE}")
+        target.last(LONG)
+
+
+def _tables_disk_full(target: FaultTarget, chance: random.Random) -> None:
+    """Fill the disk, and what is free in the table: no message finds room."""
+    with _database(target).full_disk():
+        for size in (5_000, 500, 50):
+            with contextlib.suppress(DiskFull):
+                while True:
+                    _database(target).execute(
+                        f"INSERT INTO {TABLE} (queue, body) SELECT 'elsewhere', %s"
+                        " FROM generate_series(1, 10)",
+                        bytes(size),
+                    )
+        target.last(LONG)
+    _database(target).execute(f"DELETE FROM {TABLE} WHERE queue = 'elsewhere'")
+
+
+def _connections_refused(target: FaultTarget, chance: random.Random) -> None:
+    """Allow no connection to the database, and terminate those that there are."""
+    name = _database(target).name
+    allow = f"ALTER DATABASE {name} ALLOW_CONNECTIONS"
+    target.server.execute(f"{allow} false")
+    try:
+        _database(target).terminate_connections()
+        target.last(LONG)
+    finally:
+        target.server.execute(f"{allow} true")
+
+
+def _read_only(target: FaultTarget, chance: random.Random) -> None:
+    """Let each new transaction be one that may not write, as on a standby."""
+    setting = f"ALTER DATABASE {_database(target).name} SET default_transaction_"
+    target.server.execute(f"{setting}read_only = on")
+    try:
+        _database(target).terminate_connections()
+        target.last(LONG)
+    finally:
+        target.server.execute(f"{setting}read_only = off")
+        _database(target).terminate_connections()
+
+
+def _database(target: FaultTarget) -> t.Any:
+    assert target.database is not None
+    return target.database
+
+
+# -- SQLite ----------------------------------------------------------------------------
+
+
+def _locked(target: FaultTarget, chance: random.Random) -> None:
+    """Hold the write lock for longer than clients wait for it."""
+    with target.server.frozen():
+        target.last(LONG)
+
+
+def _long_reader(target: FaultTarget, chance: random.Random) -> None:
+    """Read for long, so that the log of writes cannot be started anew."""
+    with target.server.snapshot():
+        target.last(LONG)
+
+
+def _file_disk_full(target: FaultTarget, chance: random.Random) -> None:
+    with target.server.full_disk():
+        target.last(LONG)
+
+
+def _folder_away(target: FaultTarget, chance: random.Random) -> None:
+    """Take the folder away, so that no connection can be opened."""
+    target.server.kill()
+    target.last(LONG)
+    target.server.start()
+
+
 FAULTS = (
     Fault("broker restarted", _restart, SINGLE, SESSION, short=True),
     Fault("broker killed", _kill, SINGLE, SESSION, returns=2, short=True),
@@ -223,6 +326,18 @@ FAULTS = (
     Fault("flushed", _flushed, REDIS, may_lose=True),
     Fault("failover", _failed_over, SENTINEL, 2.0, may_lose=True),
     Fault("ended by a full disk", _disk_full_for_good, frozenset({"kafka"}), SESSION),
+    Fault("ended by a full disk", _disk_full_for_good, POSTGRESQL),
+    Fault("connections terminated", _connections_terminated, POSTGRESQL, short=True),
+    Fault("tables locked", _tables_locked, POSTGRESQL, short=True),
+    Fault("an old snapshot", _old_snapshot, POSTGRESQL),
+    Fault("connections refused by the server", _connections_refused, POSTGRESQL),
+    Fault("read only", _read_only, POSTGRESQL),
+    Fault("disk full", _tables_disk_full, POSTGRESQL),
+    Fault("failover", _failed_over, PAIR, may_lose=True),
+    Fault("locked by another program", _locked, SQLITE, short=True),
+    Fault("a long reader", _long_reader, SQLITE, short=True),
+    Fault("disk full", _file_disk_full, SQLITE),
+    Fault("folder away", _folder_away, SQLITE),
     Fault("one of three restarted", _one_restarted, frozenset({"cluster"}), SESSION),
     Fault("leader killed", _leader_killed, frozenset({"cluster"}), SESSION, short=True),
     Fault("controller killed", _controller_killed, frozenset({"cluster"}), SESSION),

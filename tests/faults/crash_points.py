@@ -140,14 +140,14 @@ OF_HOOKS: dict[str, Point] = {
 OF_HANDLERS = (Point.BEGUN, Point.BEGUN_AGAIN, Point.COMMITTED, Point.HELD)
 
 #: Brokers that forward a copy and acknowledge its message in one step.
-IN_ONE_STEP = frozenset({"redis", "streams"})
+IN_ONE_STEP = frozenset({"redis", "streams", "postgresql", "sqlite"})
 #: Brokers that do not answer acknowledgements.
 UNANSWERED = frozenset({"quorum", "classic", "kafka"})
 #: Brokers on which a suspect has left its queue before it is begun; and those that may
 #: process the acknowledgement later.
-MOVED = ("redis", "streams", "kafka")
+MOVED = ("redis", "streams", "kafka", "postgresql", "sqlite")
 SOON = ("quorum", "classic")
-ALL = ("quorum", "classic", "redis", "streams", "kafka")
+ALL = ("quorum", "classic", "redis", "streams", "kafka", "postgresql", "sqlite")
 
 
 @dataclass(frozen=True)

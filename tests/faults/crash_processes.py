@@ -54,7 +54,7 @@ MAX_PROCESS_SECONDS = 150
 #: Number of cases that run at once.
 MAX_CASES_AT_ONCE = 10
 
-BROKERS = ("rabbitmq", "redis", "redis_streams", "kafka")
+BROKERS = ("rabbitmq", "redis", "redis_streams", "kafka", "sql")
 
 
 class Plan(t.TypedDict):

@@ -78,8 +78,9 @@ def _format_table(found: Found) -> list[str]:
     cases = list(dict.fromkeys(case for case, _ in found))
     brokers = list(dict.fromkeys(broker for _, broker in found))
     width = max(map(len, cases))
-    lines = ["  ".join((f"{'':<{width}}", *(f"{name:<8}" for name in brokers)))]
+    column = max(8, *map(len, brokers))
+    lines = ["  ".join((f"{'':<{width}}", *(f"{name:<{column}}" for name in brokers)))]
     for case in cases:
-        cells = (f"{found.get((case, broker), '—'):<8}" for broker in brokers)
+        cells = (f"{found.get((case, broker), '—'):<{column}}" for broker in brokers)
         lines.append("  ".join((f"{case:<{width}}", *cells)).rstrip())
     return lines

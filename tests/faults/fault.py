@@ -21,6 +21,7 @@ if t.TYPE_CHECKING:
     from flask_qconsume.extension import AppConsumers
 
     from ..fleet.workers import Fleet
+    from ..servers import Database
     from ..servers import Vhost
     from .proxy import Proxy
 
@@ -28,12 +29,16 @@ if t.TYPE_CHECKING:
 AMQP = frozenset({"quorum", "classic"})
 REDIS = frozenset({"redis", "streams"})
 KAFKA = frozenset({"kafka", "cluster"})
-EVERYWHERE = AMQP | REDIS | KAFKA
+#: A server behind a proxy; a file has neither.
+POSTGRESQL = frozenset({"postgresql"})
+SQLITE = frozenset({"sqlite"})
+NETWORKED = AMQP | REDIS | KAFKA | POSTGRESQL
+EVERYWHERE = NETWORKED | SQLITE
 
 #: ``QCONSUME_HEARTBEAT`` of a run, in seconds. A connection that is silent for two
 #: heartbeats is closed.
 HEARTBEAT = 2.0
-#: ``QCONSUME_LEASE`` of a run, in seconds, on Redis.
+#: ``QCONSUME_LEASE`` of a run, in seconds, on Redis and on databases.
 LEASE = 3.0
 #: Seconds after which Kafka removes a silent member from its group.
 SESSION = 3.0
@@ -47,10 +52,12 @@ class FaultTarget:
 
     #: The name of the setup: ``"quorum"``.
     broker: str
-    #: The broker: a `RabbitMQ`, a `Redis`, a `Kafka` or a `KafkaCluster`.
+    #: The broker: a `RabbitMQ`, a `Redis`, a `KafkaCluster`, a `SQLiteFile`, …
     server: t.Any
     #: The virtual host, on RabbitMQ.
     vhost: Vhost | None
+    #: The database, on PostgreSQL.
+    database: Database | None
     #: Proxies between workers and broker: one for each process of the broker.
     proxies: Sequence[Proxy]
     fleet: Fleet

@@ -1,4 +1,4 @@
-"""Faults of the network, provoked by the proxies on every broker.
+"""Faults of the network, provoked by the proxies of every server.
 
 A half-open connection is noticed within two heartbeats: on RabbitMQ every connection,
 since heartbeats are sent on all of them. On other brokers only a connection on which a
@@ -168,4 +168,6 @@ _TCP_FAULTS: tuple[tuple[str, _Apply, dict[str, t.Any]], ...] = (
     ),
 )
 
-FAULTS = tuple(Fault(name, apply, **more) for name, apply, more in _TCP_FAULTS)
+FAULTS = tuple(
+    Fault(name, apply, fault.NETWORKED, **more) for name, apply, more in _TCP_FAULTS
+)

@@ -55,7 +55,16 @@ MAX_HELD = 20 + 1
 GIVEN_UP_SECONDS = 60.0
 QUIET_SECONDS = 10.0
 
-_LIBRARIES = ("amqp", "confluent-kafka", "flask", "gevent", "kombu", "redis")
+_LIBRARIES = (
+    "SQLAlchemy",
+    "amqp",
+    "confluent-kafka",
+    "flask",
+    "gevent",
+    "kombu",
+    "psycopg",
+    "redis",
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ class Run:
             broker=setup.name,
             server=setup.server,
             vhost=setup.vhost,
+            database=setup.database,
             proxies=setup.proxies,
             fleet=self._fleet,
             consumers=self._consumers,

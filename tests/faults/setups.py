@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import sqlite3
 import typing as t
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -11,12 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 
+from ..servers import Database
 from ..servers import Kafka
 from ..servers import KafkaCluster
+from ..servers import PostgreSQL
+from ..servers import PostgreSQLPair
 from ..servers import RabbitMQ
 from ..servers import Redis
 from ..servers import RedisSentinel
 from ..servers import Server
+from ..servers import SmallDisk
+from ..servers import SQLiteFile
 from ..servers import Vhost
 from ..servers.kafka import version as kafka_version
 from ..servers.ports import HOST
@@ -57,6 +63,7 @@ class BrokerSetup:
     #: URL of the proxies, to which workers and publishers connect.
     url: str
     vhost: Vhost | None = None
+    database: Database | None = None
     #: Further configuration, without ``QCONSUME_``.
     config: dict[str, t.Any] = field(default_factory=dict)
     #: Whether messages of one key must be handled in their order.
@@ -78,7 +85,7 @@ def _open_rabbitmq(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
             [proxy],
             vhost.url.replace(f"{HOST}:{server.port}", proxy.address),
             vhost,
-            {**COMMON, "QUEUE_TYPE": name},
+            config={**COMMON, "QUEUE_TYPE": name},
         )
 
 
@@ -97,8 +104,7 @@ def _open_redis(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
             server,
             [proxy],
             f"{scheme}://{proxy.address}/0",
-            None,
-            {**COMMON, "LEASE": fault.LEASE},
+            config={**COMMON, "LEASE": fault.LEASE},
         )
 
 
@@ -124,8 +130,7 @@ def _open_kafka(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
             server,
             proxies,
             "kafka://" + ",".join(proxy.address for proxy in proxies),
-            None,
-            {**COMMON, **_KAFKA},
+            config={**COMMON, **_KAFKA},
             ordered=True,
         )
 
@@ -143,8 +148,7 @@ def _open_sentinel(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
             server,
             [],
             server.url.replace("sentinel:", f"{name}:", 1),
-            None,
-            {
+            config={
                 **COMMON,
                 "LEASE": fault.LEASE,
                 "TRANSPORT_OPTIONS": {"master_name": SENTINEL_NAME},
@@ -152,10 +156,46 @@ def _open_sentinel(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
         )
 
 
+@contextlib.contextmanager
+def _open_postgresql(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
+    pair = name == "postgresql-pair"
+    with (
+        PostgreSQLPair(folder) if pair else PostgreSQL(folder) as server,
+        Proxy(server.port) as proxy,
+        SmallDisk.mounted(megabytes=512) as disk,
+        server.database(*[] if pair else [disk]) as database,
+    ):
+        version = database.execute("SHOW server_version")[0][0].split()[0]
+        yield BrokerSetup(
+            name,
+            f"PostgreSQL {version}{' with a standby' * pair}",
+            server,
+            [proxy],
+            database.url.replace(f"{HOST}:{server.port}", proxy.address),
+            database=database,
+            config={**COMMON, "LEASE": fault.LEASE},
+        )
+
+
+@contextlib.contextmanager
+def _open_sqlite(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
+    """Put the file on a disk that can be filled: 64 MB in memory."""
+    with SmallDisk.mounted(megabytes=64) as disk:
+        server = SQLiteFile((disk.folder if disk else folder) / "shop", disk)
+        yield BrokerSetup(
+            name,
+            f"SQLite {sqlite3.sqlite_version}",
+            server,
+            [],
+            server.url,
+            config={**COMMON, "LEASE": fault.LEASE},
+        )
+
+
 _Open = Callable[[str, pathlib.Path], contextlib.AbstractContextManager[BrokerSetup]]
 
 #: The function that opens each setup, and the server class that it needs.
-SETUPS: dict[str, tuple[_Open, type[Server]]] = {
+SETUPS: dict[str, tuple[_Open, type[Server | SQLiteFile]]] = {
     "quorum": (_open_rabbitmq, RabbitMQ),
     "classic": (_open_rabbitmq, RabbitMQ),
     "redis": (_open_redis, Redis),
@@ -164,6 +204,9 @@ SETUPS: dict[str, tuple[_Open, type[Server]]] = {
     "cluster": (_open_kafka, Kafka),
     "sentinel": (_open_sentinel, Redis),
     "sentinel-streams": (_open_sentinel, Redis),
+    "postgresql": (_open_postgresql, PostgreSQL),
+    "postgresql-pair": (_open_postgresql, PostgreSQL),
+    "sqlite": (_open_sqlite, SQLiteFile),
 }
 
 

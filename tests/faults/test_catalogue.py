@@ -12,6 +12,8 @@ from ..proofs.conftest import MakeDeployment
 from ..servers.fixtures import refuse
 from . import brokers
 from . import process
+from .fault import POSTGRESQL
+from .fault import SQLITE
 from .fault import Fault
 from .trial import RECONNECT
 from .trial import make_config
@@ -37,19 +39,31 @@ KAFKA_LOG_TEXTS: dict[str, tuple[str, ...]] = {
     name: (r"Kafka does not answer|Connection refused.*it goes on",)
     for name in ("broker restarted", "broker killed")
 }
+#: A link to a database survives a short restart.
+DATABASE_LOG_TEXTS: dict[str, tuple[str, ...]] = {
+    "broker restarted": (),
+    "disk full": ("full|No space left",),
+}
+OWN_LOG_TEXTS = {
+    "kafka": KAFKA_LOG_TEXTS,
+    "postgresql": DATABASE_LOG_TEXTS,
+    "sqlite": DATABASE_LOG_TEXTS,
+}
 
 #: Number of workers, if a second one must take over messages.
 WORKERS = {"worker halted": 2, "killed for want of memory": 2}
 
-#: Brokers whose trials belong to the long tests: they are slow, or settle by the same
-#: code as another broker. The short profile provokes faults on them too.
-LONG_AT = {"cluster", "classic", "redis"}
+#: Brokers whose trials of common faults belong to the long tests: they are slow, or
+#: settle by the same code as another broker. The short profile provokes faults on them
+#: too.
+LONG_AT = {"cluster", "classic", "redis", "postgresql", "sqlite"}
 
 
 def _cases(faults: t.Iterable[Fault]) -> t.Iterator[t.Any]:
     for fault in faults:
         for broker in sorted(fault.brokers):
-            quick = fault.short and broker not in LONG_AT
+            is_own = fault.brokers in (POSTGRESQL, SQLITE)
+            quick = fault.short and (broker not in LONG_AT or is_own)
             marks = [] if quick else [pytest.mark.long]
             yield pytest.param(fault, broker, marks=marks, id=f"{fault.name}-{broker}")
 
@@ -76,6 +90,6 @@ def test_a_fault_is_survived(
     assert fault.may_lose or not found.lost
     assert "Traceback" not in found.logs
     assert ":guest@" not in found.logs
-    expected = LOG_TEXTS | KAFKA_LOG_TEXTS if broker == "kafka" else LOG_TEXTS
+    expected = LOG_TEXTS | OWN_LOG_TEXTS.get(broker, {})
     for text in expected.get(fault.name, ()):
         assert re.search(text, found.logs)

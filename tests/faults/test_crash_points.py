@@ -28,6 +28,7 @@ from flask_qconsume.broker.link import Link
 
 from ..fleet.ledger import Ledger
 from ..fleet.ledger import Line
+from ..servers import SQLiteFile
 from ..servers.fixtures import require
 from ..servers.server import end
 from ..servers.server import spawn
@@ -51,6 +52,8 @@ CONFIG: dict[str, dict[str, t.Any]] = {
     "classic": {"QUEUE_TYPE": "classic", "HEARTBEAT": 4},
     "redis": {"LEASE": 3},
     "streams": {"LEASE": 3},
+    "postgresql": {"LEASE": 3},
+    "sqlite": {"LEASE": 3},
     "kafka": {
         "TRANSPORT_OPTIONS": {
             "partitions": 1,
@@ -70,7 +73,7 @@ EVERYWHERE = {
 }
 
 #: Brokers whose cases are all long tests: another broker settles by the same code.
-LONG_AT = {"classic"}
+LONG_AT = {"classic", "postgresql"}
 
 
 def _is_short(case: Case, broker: str) -> bool:
@@ -80,14 +83,26 @@ def _is_short(case: Case, broker: str) -> bool:
 RUNS = [(case, broker) for case in cases() for broker in case.brokers]
 
 
+#: The fixture of each broker's shared server.
+_SERVERS = {
+    "quorum": "rabbitmq",
+    "classic": "rabbitmq",
+    "redis": "redis_server",
+    "streams": "redis_server",
+    "kafka": "kafka",
+    "postgresql": "postgresql",
+}
+
+
 def _url(request: pytest.FixtureRequest, broker: str, stack: t.Any) -> str:
-    """Return the URL of a shared server; on RabbitMQ, of a new virtual host."""
-    fixture = {"redis": "redis_server", "streams": "redis_server"}
-    name = fixture.get(broker, "kafka" if broker == "kafka" else "rabbitmq")
+    """Return the URL of a shared server, or of a new part of it."""
+    name = _SERVERS[broker]
     require(name)
     server = request.getfixturevalue(name)
     if name == "rabbitmq":
         return str(stack.enter_context(server.vhost()).url)
+    if name == "postgresql":
+        return str(stack.enter_context(server.database()).url)
     if name == "redis_server":
         return str(server.fresh_url().replace("redis:", f"{_SCHEMES[broker]}:"))
     return str(server.url)
@@ -125,7 +140,7 @@ class CrashRuns:
 
     def _run(self, broker: str) -> None:
         with contextlib.ExitStack() as stack:
-            url = _url(self._request, broker, stack)
+            url = self._url(broker, stack)
             plans = [self._plan(case, broker, url) for case in self._selected(broker)]
             path = self._folder / f"{broker}.json"
             path.write_text(json.dumps(plans))
@@ -140,6 +155,11 @@ class CrashRuns:
                 wait_for(lambda: process.poll() is not None, 280, interval=0.2)
             finally:
                 end(process, signal.SIGKILL, timeout=20)
+
+    def _url(self, broker: str, stack: contextlib.ExitStack) -> str:
+        if broker == "sqlite":
+            return SQLiteFile(self._folder / "sqlite-file").url
+        return _url(self._request, broker, stack)
 
     def _plan(self, case: Case, broker: str, url: str) -> dict[str, t.Any]:
         folder = self.folder_of(case, broker)

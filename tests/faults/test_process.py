@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from ..proofs.conftest import MakeDeployment
+from ..proofs.conftest import on_each_broker
 from ..waiting import wait_for
 from .trial import make_config
 
@@ -19,7 +20,7 @@ LOG_TEXTS = (
 
 
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
+@on_each_broker("postgresql", but=("classic",))
 def test_what_a_halted_worker_settles_late_does_not_count(
     make_deployment: MakeDeployment, broker: str
 ) -> None:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from ..proofs.conftest import on_each_broker
 from . import catalogue
 from .__main__ import PROFILES
 from .__main__ import report
@@ -23,7 +24,7 @@ def seed() -> int:
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker()
 def test_nothing_is_lost_and_all_goes_on(
     make_run: MakeRun, broker: str, seed: int
 ) -> None:

@@ -116,6 +116,7 @@ def make_target(deployment: Deployment, broker: str) -> FaultTarget:
         broker=broker,
         server=deployment.server,
         vhost=deployment.vhost,
+        database=deployment.database,
         proxies=(),
         fleet=deployment.fleet,
         consumers=deployment.consumers,

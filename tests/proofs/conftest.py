@@ -13,6 +13,7 @@ from flask_qconsume.extension import AppConsumers
 
 from ..fleet.app import create_app
 from ..fleet.workers import Fleet
+from ..servers import Database
 from ..servers import Vhost
 from ..servers.fixtures import require
 from ..waiting import wait_for
@@ -40,10 +41,38 @@ BROKERS = {
     "cluster": ("own_kafka_cluster", KAFKA),
     "sentinel": ("redis_sentinel", SENTINEL),
     "sentinel-streams": ("redis_sentinel", SENTINEL),
+    "postgresql": ("own_postgresql_database", {"LEASE": 2}),
+    "postgresql-pair": ("postgresql_pair", {"LEASE": 2}),
+    "sqlite": ("own_sqlite", {"LEASE": 2}),
 }
 
 #: URL schemes that differ from that of the server's URL.
 SCHEMES = {"streams": "redis-streams", "sentinel-streams": "sentinel-streams"}
+
+
+#: The brokers of most proofs, each on one server.
+EVERYWHERE = [
+    "quorum",
+    "classic",
+    "redis",
+    "streams",
+    "kafka",
+    "postgresql",
+    "sqlite",
+]
+
+
+def on_each_broker(*long: str, but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Run a proof on each broker.
+
+    :param long: Brokers on which the proof is a long test, since it runs the same code
+        on another broker.
+    :param but: Brokers on which it cannot run.
+    """
+    marks = {broker: pytest.mark.long for broker in long}
+    brokers = [each for each in EVERYWHERE if each not in but]
+    values = [pytest.param(each, marks=marks.get(each, ())) for each in brokers]
+    return pytest.mark.parametrize("broker", values)
 
 
 class Deployment:
@@ -57,6 +86,8 @@ class Deployment:
         self.server = getattr(backend, "server", backend)
         #: The virtual host, on RabbitMQ.
         self.vhost = backend if isinstance(backend, Vhost) else None
+        #: The database, on PostgreSQL.
+        self.database = backend if isinstance(backend, Database) else None
 
     @property
     def consumers(self) -> AppConsumers:

@@ -9,6 +9,7 @@ import pytest
 from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
+from .conftest import on_each_broker
 
 #: Seconds by which a delay may be late, in addition to its step, on a busy machine.
 LATE = 2.0
@@ -29,7 +30,7 @@ def _policy(seconds: float) -> dict[str, float]:
 
 
 @pytest.mark.deadline(200)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker("sqlite")
 @pytest.mark.parametrize(
     ("short", "long"), [(2, 6), pytest.param(5, 30, marks=pytest.mark.long)]
 )

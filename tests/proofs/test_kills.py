@@ -6,6 +6,7 @@ import pytest
 
 from ..waiting import wait_for
 from .conftest import MakeDeployment
+from .conftest import on_each_broker
 
 SHORT = (2_000, 3)
 LONG = (20_000, 10)
@@ -17,7 +18,7 @@ MAX_UNCOMMITTED = {"kafka": 60}
 
 
 @pytest.mark.deadline(900)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker("sqlite")
 @pytest.mark.parametrize(
     ("messages", "kills"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )

@@ -20,7 +20,7 @@ WORKERS = 3
 
 @pytest.mark.long
 @pytest.mark.deadline(1800)
-@pytest.mark.parametrize("broker", ["streams", "kafka"])
+@pytest.mark.parametrize("broker", ["streams", "kafka", "postgresql", "sqlite"])
 def test_thirty_kills_of_random_workers_lose_nothing(
     make_deployment: MakeDeployment, broker: str
 ) -> None:

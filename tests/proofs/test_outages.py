@@ -14,6 +14,7 @@ from flask_qconsume import BrokerError
 from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
+from .conftest import on_each_broker
 
 
 class Publishing:
@@ -61,7 +62,7 @@ def longest_silence(times: t.Sequence[float]) -> float:
 
 
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker(but=("sqlite",))
 @pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_restarts_of_the_broker_lose_nothing(
     make_deployment: MakeDeployment, broker: str, restarts: int
@@ -89,7 +90,7 @@ def test_restarts_of_the_broker_lose_nothing(
 
 @pytest.mark.long
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
+@on_each_broker(but=("classic", "sqlite"))
 def test_a_broker_that_is_away_for_long_loses_nothing(
     make_deployment: MakeDeployment, broker: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import typing as t
 
 import amqp
@@ -22,6 +23,7 @@ from ..servers.redis import Redis
 from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
+from .conftest import on_each_broker
 
 GOOD = range(1000)
 
@@ -56,7 +58,7 @@ DEEDS = {
 
 
 @pytest.mark.deadline(300)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker("postgresql")
 def test_poison_blocks_no_message_and_is_kept(
     make_deployment: MakeDeployment, broker: str
 ) -> None:
@@ -194,6 +196,64 @@ def test_foreign_records_on_kafka_block_no_message(
     assert bodies == {b"no json", b"", b"\x00\xff", b"[1]"}
     assert [dead.message.tombstone for dead in deployment.dead()].count(True) == 1
     assert deployment.fleet.term(worker) == 0
+
+
+#: Columns of rows that foreign programs may set, in SQL. All blocks no message.
+ODD_ROWS = [
+    ("meta", "'no json'"),
+    ("meta", "'[1]'"),
+    ("meta", "'null'"),
+    ("meta", """'{"headers": 5, "id": [], "attempt": "many"}'"""),
+    ("rank", "-30000"),
+    ("rank", "30000"),
+    ("redelivered", "true"),
+    ("key", "''"),
+    ("owner", "4711"),
+    ("due", "1.5"),
+    ("expires", "1e18"),
+]
+
+
+def insert_foreign(run: t.Callable[[str], object]) -> None:
+    """Insert good rows, rows with odd columns, and bodies that are no JSON."""
+    into = "INSERT INTO qconsume_message (queue, body"
+    run(f"""{into}) VALUES ('work', '{{"n": 100}}')""")
+    for n, (column, value) in enumerate(ODD_ROWS, 101):
+        run(f"""{into}, {column}) VALUES ('work', '{{"n": {n}}}', {value})""")
+    for body in GARBAGE:
+        run(f"{into}) VALUES ('work', '{body}')")
+
+
+GARBAGE = ["no json", "", "[1]", "5"]
+
+
+@pytest.mark.parametrize("broker", ["postgresql", "sqlite"])
+def test_foreign_rows_of_databases_block_no_message(
+    make_deployment: MakeDeployment, broker: str
+) -> None:
+    """Rows that the shells of PostgreSQL and of SQLite insert."""
+    deployment = make_deployment(broker, RETRY={"max_attempts": 1})
+    worker = deployment.fleet.start()
+    deployment.publish(range(10))
+    insert_foreign(make_shell(deployment))
+    deployment.publish(range(10, 20))
+    numbers = [*range(20), *range(100, 101 + len(ODD_ROWS))]
+    wait_for(lambda: len(deployment.dead()) >= len(GARBAGE), 30)
+    wait_for(lambda: deployment.consumers.broker.depth("work") == 0, 30)
+    deployment.await_done(numbers)
+
+    dead = [letter.message.raw.decode() for letter in deployment.dead()]
+    assert sorted(dead) == sorted(GARBAGE)
+    assert deployment.fleet.term(worker) == 0
+
+
+def make_shell(deployment: Deployment) -> t.Callable[[str], object]:
+    """Return a function that runs a statement in the database's own shell."""
+    if deployment.database is not None:
+        command = ["psql", "--quiet", deployment.database.url, "-c"]
+    else:
+        command = ["sqlite3", str(deployment.server.path)]
+    return lambda statement: subprocess.run([*command, statement], check=True)
 
 
 def test_foreign_items_of_redis_lists_block_no_message(

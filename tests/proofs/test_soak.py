@@ -22,8 +22,10 @@ from flask_qconsume.running.health.verdict import Verdict
 from flask_qconsume.running.worker import Worker
 
 from ..servers.kafka import Kafka
+from ..servers.postgresql import Database
 from ..servers.rabbitmq import Vhost
 from ..servers.redis import Redis
+from ..servers.sqlite import SQLiteFile
 from ..waiting import spend
 from ..waiting import wait_for
 
@@ -194,6 +196,35 @@ def test_nothing_grows_on_kafka(own_kafka: Kafka) -> None:
         return sum(each.raddr[1:] == (own_kafka.port,) for each in found)
 
     _same(*_soak(own_kafka.url, cut, connections, (40, 120), every=20.0, lease=6))
+
+
+@pytest.mark.long
+@pytest.mark.deadline(900)
+@pytest.mark.may_leak("gevent keeps its threadpool for look-ups of host names")
+def test_nothing_grows_on_postgresql(own_postgresql_database: Database) -> None:
+    def connections() -> int:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        server = own_postgresql_database.server
+        return int(server.execute(count, own_postgresql_database.name)[0][0])
+
+    cut = own_postgresql_database.terminate_connections
+    _same(*_soak(own_postgresql_database.url, cut, connections, (40, 120)))
+
+
+@pytest.mark.long
+@pytest.mark.deadline(900)
+def test_nothing_grows_on_sqlite(sqlite_file: SQLiteFile) -> None:
+    """Another program locks the file for half a second, again and again."""
+
+    def lock() -> None:
+        with sqlite_file.frozen(seconds=0.5):
+            pass
+
+    def connections() -> int:
+        opened = [each.path for each in psutil.Process().open_files()]
+        return sum(path.startswith(str(sqlite_file.path)) for path in opened)
+
+    _same(*_soak(sqlite_file.url, lock, connections, (40, 120)))
 
 
 def _soak(

@@ -6,13 +6,14 @@ import pytest
 
 from ..waiting import wait_for
 from .conftest import MakeDeployment
+from .conftest import on_each_broker
 
 SHORT = (2_000, 3)
 LONG = (20_000, 10)
 
 
 @pytest.mark.deadline(900)
-@pytest.mark.parametrize("broker", ["quorum", "classic", "redis", "streams", "kafka"])
+@on_each_broker("postgresql")
 @pytest.mark.parametrize(
     ("messages", "stops"), [SHORT, pytest.param(*LONG, marks=pytest.mark.long)]
 )
@@ -39,7 +40,7 @@ def test_a_stopped_worker_loses_and_doubles_nothing(
     assert deployment.dead() == []
 
 
-@pytest.mark.parametrize("broker", ["quorum", "redis", "streams", "kafka"])
+@on_each_broker("postgresql", but=("classic",))
 def test_handlers_that_outlast_the_deadline_are_handed_on_uncharged(
     make_deployment: MakeDeployment, broker: str
 ) -> None:

@@ -16,8 +16,7 @@ from ..brokers.rabbitmq.rabbit import raw_channel
 from ..waiting import wait_for
 from .conftest import Deployment
 from .conftest import MakeDeployment
-
-EVERYWHERE = ["quorum", "classic", "redis", "streams", "kafka"]
+from .conftest import on_each_broker
 
 #: Messages that one worker fetches.
 PREFETCH = 20
@@ -62,6 +61,12 @@ def add_foreign(deployment: Deployment, broker: str, body: bytes) -> None:
         deployment.server.command("LPUSH", "work", body.decode())
     elif broker == "streams":
         deployment.server.command("XADD", "work", "*", "body", body.decode())
+    elif broker == "postgresql":
+        insert = "INSERT INTO qconsume_message (queue, body) VALUES ('work', %s)"
+        deployment.database.execute(insert, body)
+    elif broker == "sqlite":
+        insert = "INSERT INTO qconsume_message (queue, body) VALUES ('work', ?)"
+        deployment.server.execute(insert, body)
     else:
         settings = {"bootstrap.servers": deployment.server.address, "log_level": 0}
         producer = confluent_kafka.Producer(settings)
@@ -136,7 +141,7 @@ def _struck(deployment: Deployment, n: int) -> int:
 
 
 @pytest.mark.deadline(400)
-@pytest.mark.parametrize("broker", EVERYWHERE)
+@on_each_broker("postgresql")
 @pytest.mark.parametrize(
     "restart", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "restart"]
 )
@@ -200,7 +205,7 @@ class Traffic:
 
 @pytest.mark.long
 @pytest.mark.deadline(600)
-@pytest.mark.parametrize("broker", EVERYWHERE)
+@on_each_broker()
 def test_traffic_goes_on_while_several_workers_die(
     make_deployment: MakeDeployment, broker: str
 ) -> None:
