@@ -38,6 +38,7 @@ from .busy_retry import is_locked
 from .busy_retry import is_outdated
 from .busy_retry import retry_while_busy
 from .statement_kinds import begins_write
+from .statement_kinds import takes_lock
 from .writer_queue import WriterQueue
 
 logger = get_logger("flask_qconsume.databases")
@@ -202,14 +203,18 @@ class _PreparedConnections:
         if connection.in_transaction:
             return False
         timeout = self._timeout or 0
-        if not (begins_write(statement) or _locks_rows(context)):
-            # Executed here, since a lock can be waited for as long as nothing was read.
-            retry_while_busy(call, timeout)
-            return True
+        writes = begins_write(statement) or _locks_rows(context)
         is_autocommit = connection.isolation_level is None
-        begin = functools.partial(connection.execute, "BEGIN IMMEDIATE")
-        self._writers.get().call_in_turn(call if is_autocommit else begin, timeout)
-        return is_autocommit
+        if writes and not is_autocommit:
+            begin = functools.partial(connection.execute, "BEGIN IMMEDIATE")
+            self._writers.get().call_in_turn(begin, timeout)
+            return False
+        # Executed here, since a lock can be waited for as long as nothing was read.
+        if writes or takes_lock(statement):
+            self._writers.get().call_in_turn(call, timeout)
+        else:
+            retry_while_busy(call, timeout)
+        return True
 
     def _explain_wait(self) -> str:
         return (

@@ -13,6 +13,8 @@ _WRITE_AFTER_WITH = re.compile(
     r"\b(?:INSERT\s+(?:INTO|OR)|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\b", re.I
 )
 
+_BEGIN_WITH_LOCK = re.compile(r"\s*BEGIN\s+(?:IMMEDIATE|EXCLUSIVE)\b", re.I)
+
 #: Statements that read, that control transactions, or that need to run outside of one.
 _NO_WRITES = frozenset(
     (
@@ -38,3 +40,12 @@ def begins_write(statement: str) -> bool:
     if word == "WITH":
         return _WRITE_AFTER_WITH.search(statement) is not None
     return word not in _NO_WRITES
+
+
+def takes_lock(statement: str) -> bool:
+    """Return whether a statement begins a transaction that has the write lock.
+
+    >>> takes_lock("BEGIN IMMEDIATE"), takes_lock("BEGIN")
+    (True, False)
+    """
+    return _BEGIN_WITH_LOCK.match(statement) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_qconsume.databases.statement_kinds import begins_write
+from flask_qconsume.databases.statement_kinds import takes_lock
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,11 @@ def test_a_write_is_found(statement: str) -> None:
 )
 def test_other_statements_take_no_lock(statement: str) -> None:
     assert not begins_write(statement)
+
+
+def test_a_begin_with_the_lock_is_found() -> None:
+    assert takes_lock("BEGIN IMMEDIATE")
+    assert takes_lock("\nbegin exclusive TRANSACTION")
+    assert not takes_lock("BEGIN")
+    assert not takes_lock("BEGIN DEFERRED")
+    assert not takes_lock("SELECT 'BEGIN IMMEDIATE'")

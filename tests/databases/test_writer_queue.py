@@ -24,13 +24,16 @@ def write(engine: sa.Engine, **values: t.Any) -> None:
         session.commit()
 
 
-def test_writers_take_turns(engines: Engines) -> None:
+@pytest.mark.parametrize("begin", ["", "BEGIN IMMEDIATE", "begin  exclusive"])
+def test_writers_take_turns(engines: Engines, begin: str) -> None:
     engine = engines.prepare()
     turns: list[int] = []
 
     def write_often(number: int) -> None:
         for _ in range(5):
             with Session(engine) as session:
+                if begin:
+                    session.execute(sa.text(begin))
                 session.add(Tea())
                 session.flush()
                 turns.append(number)
