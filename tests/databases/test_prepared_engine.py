@@ -434,6 +434,16 @@ def test_two_who_switch_the_journal_wait_for_each_other(engines: Engines) -> Non
     assert switching.get() == 0
 
 
+def test_a_switch_of_the_journal_waits_no_longer_than_a_write(engines: Engines) -> None:
+    engine, other = engines.prepare(timeout=0.05), engines.make()
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        with pytest.raises(OperationalError, match=r"Waited 0\.05 s"):
+            count(engine)
+        connection.rollback()
+    assert count(engine) == 0
+
+
 def test_a_second_call_changes_nothing(engines: Engines) -> None:
     engine = engines.make()
     assert not is_prepared(engine)
