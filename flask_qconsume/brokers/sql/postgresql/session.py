@@ -50,12 +50,7 @@ def connect(options: PostgresOptions) -> PostgresConnection:
 
 def _prepare(connection: PostgresConnection, session: Mapping[str, str]) -> None:
     connection.deadline = time.monotonic() + _PREPARE_TIMEOUT_SECONDS
-    version = connection.info.server_version
-    if version < _LOWEST_VERSION:
-        raise UnsupportedByBroker(
-            f"This server is PostgreSQL {version // 10_000}, and the lowest version"
-            f" that works is {_LOWEST_VERSION // 10_000}."
-        )
+    check_version(connection.info.server_version)
     row = connection.execute(_PREPARE, [list(session), list(session.values())])
     (is_standby, _), *_ = row.fetchall()
     if is_standby:
@@ -63,6 +58,19 @@ def _prepare(connection: PostgresConnection, session: Mapping[str, str]) -> None
             "This PostgreSQL is a standby, which can only be read. If that lasts,"
             " 'QCONSUME_BROKER_URL' must name the primary; or name all servers, and"
             " let them be asked: postgresql://a,b/name?target_session_attrs=read-write"
+        )
+
+
+def check_version(version: int) -> None:
+    """Refuse a server that is too old.
+
+    :param version: The version as PostgreSQL counts it: 150004 means 15.4.
+    :raises UnsupportedByBroker: with the lowest version.
+    """
+    if version < _LOWEST_VERSION:
+        raise UnsupportedByBroker(
+            f"This server is PostgreSQL {version // 10_000}, and the lowest version"
+            f" that works is {_LOWEST_VERSION // 10_000}."
         )
 
 
