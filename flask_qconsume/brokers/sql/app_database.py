@@ -6,12 +6,9 @@ from ...broker.group_commit import GroupCommit
 from ...settings import Settings
 from .database import Database
 from .database import Step
+from .housekeeping import Housekeeper
 from .statements import CLOSE_LINK
-from .statements import CLOSE_LINKS_OF
 from .statements import GIVE_BACK_ALL
-from .statements import MAX_RIPENED
-from .statements import READ_PROCESSES
-from .statements import RECLAIM
 from .watcher import Watcher
 
 #: Callers whose messages are sent at the same time, in transactions of their own.
@@ -29,6 +26,7 @@ class AppDatabase:
         self.settings = settings
         self.database = database
         self.watcher = Watcher(database)
+        self.housekeeper = Housekeeper(database, self.watcher)
         self.group_commit = GroupCommit(_LEADERS)
         #: The database in which this process has declared the topology.
         self._declared_in: object = _NOWHERE
@@ -61,30 +59,6 @@ class AppDatabase:
         """
         for link in list(self._orphans):
             self.give_back(link)
-
-    def reclaim_from_dead(self) -> int:
-        """Give back the messages of processes that were killed, marked as redelivered.
-
-        :returns: The number of messages.
-        :raises BrokerError: if the database is away.
-        """
-        found = self.database.read(READ_PROCESSES)
-        dead = [process for (process,) in found if self.database.is_dead(process)]
-        if not dead:
-            return 0
-        self.database.write([Step(CLOSE_LINKS_OF, {"processes": dead})])
-        number = self._reclaim_all()
-        for process in dead:
-            self.database.forget(process)
-        return number
-
-    def _reclaim_all(self) -> int:
-        number = 0
-        while True:
-            (reclaimed,) = self.database.write([Step(RECLAIM)])
-            number += reclaimed.changed
-            if reclaimed.changed < MAX_RIPENED:
-                return number
 
     def close(self) -> None:
         """Close all connections; callers that wait for the database are woken."""

@@ -59,7 +59,7 @@ class SqlLink(Link):
         #: Held by the reader while it claims messages.
         self._read_lock = threading.Lock()
         shared.adopt_orphans()
-        self._reclaim_from_dead()
+        shared.housekeeper.run()
         (opened,) = self._database.write(
             [
                 Step(
@@ -130,7 +130,7 @@ class SqlLink(Link):
                 f"The lease of the link to '{self.queue}' had ended: this process was"
                 " halted, or the database was away, for longer than 'QCONSUME_LEASE'."
             )
-        self._reclaim()
+        self._closing_on_error(self._shared.housekeeper.run)
 
     def pause(self) -> None:
         self._is_paused = True
@@ -159,31 +159,6 @@ class SqlLink(Link):
             rows = self._database.claim(self._number, self.queue, room)
         claimed = (read_claimed(row, self.queue) for row in rows)
         return [Delivery(self, number, message) for number, message in claimed]
-
-    def _reclaim(self) -> None:
-        """Give back messages of dead links, and delete what has expired."""
-        self._closing_on_error(self._reclaim_from_dead)
-        *_, reclaimed, _, _ = self._write(
-            Step(statements.EXPIRE_LINKS),
-            Step(statements.RECLAIM),
-            Step(statements.DELETE_EXPIRED),
-            Step(statements.DELETE_EXPIRED_DEAD),
-        )
-        if reclaimed.changed:
-            logger.warning(
-                "Put %s back: the worker that held them let their leases end",
-                pluralize(reclaimed.changed, "message"),
-            )
-            self._shared.watcher.announce({self.queue})
-
-    def _reclaim_from_dead(self) -> None:
-        reclaimed = self._shared.reclaim_from_dead()
-        if reclaimed:
-            logger.warning(
-                "Put %s back: the process that held them was killed",
-                pluralize(reclaimed, "message"),
-            )
-            self._shared.watcher.announce({self.queue})
 
     # -- settling ----------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from .schema import IS_READY
 from .schema import LINK
 from .schema import MESSAGE
 from .schema import QUEUE
-from .schema import D
 from .schema import L
 from .schema import M
 from .schema import now
@@ -251,26 +250,6 @@ READ_PROCESSES = sa.select(L.process).where(L.process != "").distinct()
 READ_READERS = READ_PROCESSES.where(one_of(L.queue, "queues"))
 #: Parameters: processes.
 CLOSE_LINKS_OF = sa.delete(LINK).where(one_of(L.process, "processes"))
-EXPIRE_LINKS = sa.delete(LINK).where(L.until < now())
-_abandoned = (
-    sa.select(M.id)
-    .where(M.owner.is_not(None), M.owner.not_in(sa.select(L.id)))
-    .order_by(M.id)
-    .limit(MAX_RIPENED)
-    .with_for_update(skip_locked=True)
-)
-#: Gives back messages of links that no longer exist, marked as redelivered.
-RECLAIM = (
-    sa.update(MESSAGE)
-    .where(M.id.in_(_abandoned))
-    .values(
-        owner=None,
-        redelivered=True,
-        deaths=M.deaths + sa.case((M.redelivered, 1), else_=0),
-    )
-)
-DELETE_EXPIRED = sa.delete(MESSAGE).where(M.expires <= now(), M.owner.is_(None))
-DELETE_EXPIRED_DEAD = sa.delete(DEAD).where(D.until <= now())
 
 #: Parameters: exchange_. Rows: queue, pattern, kind.
 READ_BINDINGS = sa.select(BINDING.c.queue, BINDING.c.pattern, BINDING.c.kind).where(
