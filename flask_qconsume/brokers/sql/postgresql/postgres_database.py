@@ -21,6 +21,7 @@ from ..database import Listen
 from ..database import PollingChannel
 from ..database import Step
 from . import queries
+from .claim_start import ClaimStart
 from .compiled import compile_statement
 from .connection import PostgresConnection
 from .connection_pool import PostgresPool
@@ -45,6 +46,7 @@ class PostgresDatabase(Database):
     def __init__(self, options: PostgresOptions) -> None:
         self._options = options
         self._pool = PerProcess(self._create_pool)
+        self._claim_starts: dict[str, ClaimStart] = {}
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
@@ -73,10 +75,18 @@ class PostgresDatabase(Database):
         return self.read(statement, parameters, timeout)[0]
 
     def claim(self, link: int, queue: str, room: int) -> list[Sequence[t.Any]]:
+        start = self._claim_starts.setdefault(queue, ClaimStart())
         values = {"queue_": queue, "n": room, "me": link}
-        with self._lend(CALL_TIMEOUT_SECONDS) as connection:
-            rows = _execute(connection, queries.CLAIM, values).fetchall()
-        return sorted(rows, key=lambda row: (row[1], row[0]))
+        rows: list[Sequence[t.Any]] = []
+        if (key := start.get()) is not None:
+            place = dict(zip(("rank_", "id_"), key, strict=True))
+            rows = self._claim(queries.CLAIM_FROM, {**values, **place})
+        if not rows and (rows := self._claim(queries.CLAIM, values)):
+            start.note_full_look(rows[0][-1])
+        rows.sort(key=lambda row: (row[1], row[0]))
+        if rows:
+            start.note_claimed(rows)
+        return [row[:-1] for row in rows]
 
     def find_names(self) -> set[str]:
         return {name for (name,) in self.read(queries.FIND_NAMES)}
@@ -100,6 +110,12 @@ class PostgresDatabase(Database):
 
     def abandon_after_fork(self) -> None:
         self._pool.leave_to_parent()
+
+    def _claim(
+        self, statement: sa.Executable, values: Mapping[str, t.Any]
+    ) -> list[Sequence[t.Any]]:
+        with self._lend(CALL_TIMEOUT_SECONDS) as connection:
+            return list(_execute(connection, statement, values).fetchall())
 
     def _notify(self, payload: str) -> None:
         self.read(queries.NOTIFY, {"payload": payload}, _NOTIFY_TIMEOUT_SECONDS)

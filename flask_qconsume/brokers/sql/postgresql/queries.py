@@ -11,20 +11,43 @@ from ..schema import MESSAGE
 from ..schema import M
 from ..statements import CLAIMED_COLUMNS
 
-_picked = (
-    sa.select(M.id)
-    .where(M.queue == sa.bindparam("queue_", type_=sa.Text()), IS_READY)
-    .order_by(M.rank, M.id)
-    .limit(sa.bindparam("n", type_=sa.Integer()))
-    .with_for_update(skip_locked=True)
+#: Seconds since the statement came. In 'RETURNING', the messages are picked by then.
+_elapsed: sa.ColumnElement[float] = sa.literal_column(
+    "extract(epoch from clock_timestamp() - statement_timestamp())::float8"
 )
-#: Parameters: queue_, n, me. An array keeps the limit and the plan apart from those of
-#: the update: a join would keep its plan for a nearly empty table.
-CLAIM = (
-    sa.update(MESSAGE)
-    .where(M.id == sa.any_(sa.func.array(_picked.scalar_subquery())))
-    .values(owner=sa.bindparam("me", type_=sa.BigInteger()))
-    .returning(*CLAIMED_COLUMNS)
+
+
+def _claim(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    picked = (
+        sa.select(M.id)
+        .where(
+            M.queue == sa.bindparam("queue_", type_=sa.Text()), IS_READY, *conditions
+        )
+        .order_by(M.rank, M.id)
+        .limit(sa.bindparam("n", type_=sa.Integer()))
+        .with_for_update(skip_locked=True)
+    )
+    # An array keeps the limit and the plan apart from those of the update. A join would
+    # keep its plan for a nearly empty table.
+    return t.cast(
+        sa.Update,
+        sa.update(MESSAGE)
+        .where(M.id == sa.any_(sa.func.array(picked.scalar_subquery())))
+        .values(owner=sa.bindparam("me", type_=sa.BigInteger()))
+        .returning(*CLAIMED_COLUMNS, _elapsed),
+    )
+
+
+#: Parameters: queue_, n, me. Rows: ``CLAIMED_COLUMNS``, and the seconds for finding
+#: the messages.
+CLAIM = _claim()
+#: Parameters: the same, and rank_ and id_: the first message to look at.
+CLAIM_FROM = _claim(
+    sa.tuple_(M.rank, M.id)
+    >= sa.tuple_(
+        sa.bindparam("rank_", type_=sa.SmallInteger()),
+        sa.bindparam("id_", type_=sa.BigInteger()),
+    )
 )
 
 #: Parameters: a list for each column. Some 1.6 times as fast as a row for each message.
