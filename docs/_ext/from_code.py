@@ -81,11 +81,13 @@ class Brokers(FromCode):
 
     def lines(self) -> Iterator[str]:
         found = capabilities()
+        columns = grouped(found)
         yield from table(
-            ("", *(c.title for c in found)),
-            rows(found),
-            (9, *(2 for _ in found)),
+            ("", *columns),
+            rows([group[0] for group in columns.values()]),
+            (9, *(2 for _ in columns)),
             stub=True,
+            kind="capabilities",
         )
         for one in found:
             yield f".. rubric:: {one.title}"
@@ -159,6 +161,15 @@ class Buckets(FromCode):
 def capabilities() -> list[Capabilities]:
     """Those of every broker that a URL can mean, each once."""
     return [record for broker in list_brokers() for record in broker.all_capabilities()]
+
+
+def grouped(found: list[Capabilities]) -> dict[str, list[Capabilities]]:
+    """Those that the table cannot tell apart, by a title of them all."""
+    groups: dict[tuple[str, ...], list[Capabilities]] = {}
+    for one in found:
+        cells = tuple(said(fact.value) for fact in one.facts if not fact.in_words)
+        groups.setdefault(cells, []).append(one)
+    return {", ".join(one.title for one in some): some for some in groups.values()}
 
 
 def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:
@@ -315,8 +326,11 @@ def table(
     widths: Iterable[int],
     *,
     stub: bool = False,
+    kind: str = "",
 ) -> Iterator[str]:
     yield ".. list-table::"
+    if kind:
+        yield f"   :class: {kind}"
     yield "   :header-rows: 1"
     yield f"   :stub-columns: {int(stub)}"
     yield f"   :widths: {' '.join(map(str, widths))}"

@@ -22,7 +22,7 @@ from .tools import bodies
 from .tools import execute
 
 PAGE = "reference/databases"
-BY_SHELL, BY_TRIGGER, GRANTS = (b.code for b in blocks_in(PAGE, "postgresql"))
+BY_SHELL, NOTIFY, BY_TRIGGER, GRANTS = (b.code for b in blocks_in(PAGE, "postgresql"))
 
 
 @pytest.mark.process
@@ -53,6 +53,7 @@ def test_an_insert_and_a_trigger_put_messages_into_postgresql(
     queue.broker.declare()
     link = queue.link()
     execute(postgresql_url, BY_SHELL)
+    execute(postgresql_url, NOTIFY)
     message = queue.take_one(link).message
     assert (message.raw, message.id) == (b'{"id": 7}', "order-7")
     assert message.headers == {"tenant": "acme"}
