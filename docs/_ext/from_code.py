@@ -169,7 +169,7 @@ def grouped(found: list[Capabilities]) -> dict[str, list[Capabilities]]:
     for one in found:
         cells = tuple(said(fact.value) for fact in one.facts if not fact.in_words)
         groups.setdefault(cells, []).append(one)
-    return {", ".join(one.title for one in some): some for some in groups.values()}
+    return {" and ".join(one.title for one in some): some for some in groups.values()}
 
 
 def rows(found: list[Capabilities]) -> Iterator[Iterable[str]]:

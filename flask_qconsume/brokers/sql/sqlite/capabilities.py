@@ -8,7 +8,8 @@ CAPABILITIES = Capabilities(
     broker="SQLite",
     guarantee=(
         "A message is on disk before 'publish' returns, and stays until it is handled."
-        " At least once. One host, and one writer at a time."
+        " At least once. All processes are on one host, and one of them writes at a"
+        " time."
     ),
     shared=True,
     survives_worker_death=True,
@@ -17,25 +18,28 @@ CAPABILITIES = Capabilities(
     exchanges=True,
     queue_arguments=False,
     bindings=True,
-    confirms="the transaction with its rows is on disk",
-    unroutable="a look-up in the bindings",
+    confirms="the transaction with the message's rows is on disk",
+    unroutable="a look-up in the table of bindings",
     knows_missing_queues=True,
     expires_unread=True,
     priorities=True,
     tombstones=False,
     priority="0 to 9, the highest first; a message without one counts as 0",
-    delays="the time in the message's row",
+    delays="the message's row, which has the time at which it is due",
     max_delay=float("inf"),
     delayed_publish=True,
     exact_delays=True,
     unattended_delays=True,
-    order="as stored; a returned or retried message keeps its place; see ``ordering``",
+    order=(
+        "as stored; a returned or retried message keeps its place; by key, if the"
+        " consumer has that ordering"
+    ),
     orderings=("none", "key"),
     in_order=True,
     keeps_place=True,
     hands_over=True,
     exclusive_replays=True,
-    dead_letters="a table",
+    dead_letters="a table of their own, with indexes, for QCONSUME_DEAD_LETTER_TTL",
     counts_deaths="a header of the message, in the queue of suspects",
     counts_deliveries=False,
     unmarked_stops=True,
