@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BrokerRefused
+from ..errors import UnsupportedByBroker
 from ..message import Outgoing
 from ..settings import Settings
 from .capabilities import Capabilities
@@ -189,6 +190,16 @@ class Broker(abc.ABC):
         before its first use; with ``passive`` or ``never``, all must exist already.
         """
         return
+
+    def list_ddl(self) -> list[str]:
+        """Return the SQL statements that declare the topology, without connecting.
+
+        :raises UnsupportedByBroker: if the broker is not a database.
+        """
+        raise UnsupportedByBroker(
+            f"{self.capabilities.broker} is not a database, so there is no SQL that"
+            " declares the queues. Run 'flask qconsume declare' without '--sql'."
+        )
 
     @abc.abstractmethod
     def stale_bindings(self) -> list[Binding]:

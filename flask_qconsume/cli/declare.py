@@ -24,8 +24,13 @@ from .plan import describe_sources
     "--prune", is_flag=True, help="Remove bindings that the code does not have."
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before removing.")
+@click.option(
+    "--sql",
+    is_flag=True,
+    help="On a database, only print the SQL that creates tables, queues and bindings.",
+)
 @with_consumers
-def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
+def declare(app: AppConsumers, prune: bool, yes: bool, sql: bool) -> None:
     """Declare exchanges, queues and bindings on the broker.
 
     The command does so with any value of 'QCONSUME_DECLARE', a setting of workers and
@@ -34,6 +39,10 @@ def declare(app: AppConsumers, prune: bool, yes: bool) -> None:
     workers and publishers declare these queues at the first use.
     """
     check_shared(app, "declare queues")
+    if sql:
+        for statement in app.broker.list_ddl():
+            click.echo(f"{statement};\n")
+        return
     settings = dataclasses.replace(app.settings, declare="auto")
     with contextlib.closing(open_broker(settings, app.topology)) as broker:
         broker.declare()

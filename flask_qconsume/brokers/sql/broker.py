@@ -28,6 +28,7 @@ from .app_database import AppDatabase
 from .bindings import BindingTable
 from .bindings import list_wanted_bindings
 from .database import Database
+from .ddl import list_ddl
 from .dead_letters import SqlDeadLetters
 from .link import SqlLink
 from .ordered_link import OrderedLink
@@ -50,6 +51,8 @@ class _Parts(t.NamedTuple):
 class SqlBroker(Broker):
     """A broker whose messages are rows of a table."""
 
+    #: Creates SQLAlchemy's dialect, which needs no driver.
+    create_dialect: t.ClassVar[t.Callable[..., sa.Dialect]]
     link: t.ClassVar[type[SqlLink]] = SqlLink
     #: Class of the links of consumers with ``ordering="key"``.
     ordered_link: t.ClassVar[type[SqlLink]] = OrderedLink
@@ -89,6 +92,9 @@ class SqlBroker(Broker):
             declare.check_version(database)
         parts.bindings.clear_cache()
         parts.shared.note_declared()
+
+    def list_ddl(self) -> list[str]:
+        return list_ddl(self.create_dialect(paramstyle="named"), self.topology)
 
     def stale_bindings(self) -> list[Binding]:
         queues = {plan.name for plan in self.topology.queues}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 import typing as t
@@ -9,7 +10,9 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
+from flask_qconsume import QConsume
 from flask_qconsume.brokers.sql import schema
 from flask_qconsume.brokers.sql.database import Step
 from flask_qconsume.brokers.sql.schema import DEAD
@@ -18,6 +21,7 @@ from flask_qconsume.brokers.sql.upgrades import UPGRADES
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import TopologyMismatch
 
+from ...cli.commands import invoke
 from .tools import SqlQueue
 from .tools import execute
 
@@ -115,6 +119,58 @@ def test_newer_tables_are_refused(
     execute(database_url, f"INSERT INTO qconsume_version {later}")
     with pytest.raises(TopologyMismatch, match="Update Flask-QConsume"):
         declare(open_queue, database_url, how)
+
+
+def test_the_sql_that_is_shown_declares_all(
+    database_url: str, open_queue: OpenQueue
+) -> None:
+    statements = open_queue(database_url).broker.list_ddl()
+    for _ in range(2):
+        for statement in statements:
+            execute(database_url, statement)
+    declare(open_queue, database_url, "passive")
+    before = read_versions(database_url)
+    declare(open_queue, database_url).publish(1)
+    assert read_versions(database_url) == before
+
+
+@pytest.mark.parametrize("url", ["sqlite:///no.db", "postgresql://no@127.0.0.1:9/no"])
+def test_the_command_shows_sql_without_connecting(
+    url: str, tmp_path: pathlib.Path
+) -> None:
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config["QCONSUME_BROKER_URL"] = url
+    qconsume = QConsume(app)
+    qconsume.add_consumer("it's", lambda body: None, routing_key="a.#")
+    result = invoke(app, "declare", "--sql")
+    assert result.exit_code == 0, result.output
+    assert "CREATE TABLE IF NOT EXISTS qconsume_message (" in result.output
+    assert "INTO qconsume_queue (name) VALUES ('it''s') ON CONFLICT" in result.output
+    assert "VALUES ('it''s', 'qconsume', 'a.#', 'topic')" in result.output
+    assert ("BIGSERIAL" in result.output) == url.startswith("postgresql")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_has_no_sql_for_other_brokers() -> None:
+    app = Flask("shop")
+    app.config["QCONSUME_BROKER_URL"] = "redis://127.0.0.1:9"
+    QConsume(app)
+    result = invoke(app, "declare", "--sql")
+    assert result.exit_code == 1
+    assert "Redis is not a database" in result.output
+
+
+def test_stale_bindings_are_removed(database_url: str, tmp_path: pathlib.Path) -> None:
+    def make_app(*keys: str) -> Flask:
+        app = Flask("shop", instance_path=str(tmp_path))
+        app.config["QCONSUME_BROKER_URL"] = database_url
+        QConsume(app).add_consumer("bill", lambda body: None, routing_key=list(keys))
+        return app
+
+    assert invoke(make_app("paid", "placed"), "declare").exit_code == 0
+    pruned = invoke(make_app("paid"), "declare", "--prune", "--yes")
+    assert pruned.output.endswith("Removed 1 stale binding.\n")
+    assert execute(database_url, "SELECT pattern FROM qconsume_binding") == [("paid",)]
 
 
 # -- upgrades --------------------------------------------------------------------------

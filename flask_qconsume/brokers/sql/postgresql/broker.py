@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.dialects import postgresql
+
 from ....broker.topology import Topology
 from ....settings import Settings
 from ..broker import SqlBroker
@@ -15,6 +17,7 @@ class PostgreSQL(SqlBroker):
     """A broker in the tables of a PostgreSQL database."""
 
     capabilities = CAPABILITIES
+    create_dialect = postgresql.dialect
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self._options = read_options(settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+from sqlalchemy.dialects import sqlite
+
 from ....broker.topology import Topology
 from ....settings import Settings
 from ..broker import SqlBroker
@@ -19,6 +21,7 @@ class Sqlite(SqlBroker):
     """A broker in a file, for all processes of one host."""
 
     capabilities = CAPABILITIES
+    create_dialect = sqlite.dialect
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         super().__init__(settings, topology)
