@@ -66,6 +66,8 @@ def test_poison_blocks_no_message_and_is_kept(
         broker,
         MAX_MESSAGE_SIZE=1_000_000,
         TIMEOUT=1,
+        # Longer than the hog halts the process.
+        LEASE=30,
         RETRY={"max_attempts": 2, "min_delay": 0.1, "factor": 1},
     )
     worker = deployment.fleet.start()
