@@ -507,19 +507,31 @@ def parse(body):
     print("parsed", body["n"], flush=True)
 """
 
+PUBLISH = """
+from flask_qconsume import get_app_consumers
+from shop import create_app
 
+consumers = get_app_consumers(create_app())
+consumers.publish_many([("parse", {"n": number}) for number in range(4)])
+consumers.close()
+"""
+
+
+@pytest.mark.deadline(240)
 def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_redis(
     tmp_path: pathlib.Path, redis_url: str
 ) -> None:
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": redis_url, "LEASE": 3}))
 
 
+@pytest.mark.deadline(240)
 def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_rabbitmq(
     tmp_path: pathlib.Path, rabbitmq_url: str
 ) -> None:
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": rabbitmq_url}))
 
 
+@pytest.mark.deadline(240)
 def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_streams(
     tmp_path: pathlib.Path, redis_url: str
 ) -> None:
@@ -527,6 +539,7 @@ def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_streams(
     blocks_until_it_is_dead(Commands(tmp_path, {"BROKER_URL": url, "LEASE": 3}))
 
 
+@pytest.mark.deadline(240)
 def test_a_message_that_blocks_forever_becomes_a_dead_letter_on_kafka(
     tmp_path: pathlib.Path, kafka_url: str, kafka_prefix: str
 ) -> None:
@@ -539,12 +552,12 @@ def blocks_until_it_is_dead(shop: Commands) -> None:
     code = SHOP.replace("def create_app", f"{POISON}\n\ndef create_app")
     (shop.folder / "shop.py").write_text(code)
     shop.config["DELIVERY_LIMIT"] = 2
-    for number in range(4):
-        done = shop.run("publish", "parse", json.dumps({"n": number}))
-        assert done.returncode == 0, done.stderr
+    with shop.spawn([sys.executable, "-c", PUBLISH]) as publishing:
+        assert publishing.wait() == 0, publishing.output
     options = ["orders.parse", "--processes", "1", "--kill-blocked", "5"]
     with shop.start("run", *options) as parent:
         parent.wait_for("parsing 0", 2, timeout=60)
+        parent.wait_for("is a dead letter", timeout=60)
         wait_for(lambda: "parse" in dead(shop), 60, message=lambda: parent.output)
         for number in (1, 2, 3):
             parent.wait_for(f"parsed {number}", timeout=60)
