@@ -248,13 +248,19 @@ def _latency(deployment: Deployment, traffic: Traffic) -> dict[int, float]:
 
 @pytest.mark.deadline(400)
 @pytest.mark.parametrize(
-    "ordering", ["key", pytest.param("partition", marks=pytest.mark.long)]
+    ("broker", "ordering"),
+    [
+        ("kafka", "key"),
+        pytest.param("kafka", "partition", marks=pytest.mark.long),
+        ("sqlite", "key"),
+        pytest.param("postgresql", "key", marks=pytest.mark.long),
+    ],
 )
 def test_killers_in_an_order_hold_up_their_own_kind_only(
-    make_deployment: MakeDeployment, ordering: str
+    make_deployment: MakeDeployment, broker: str, ordering: str
 ) -> None:
     """Suspects of an ordered consumer stay in place; later messages wait for them."""
-    deployment = make_deployment("kafka", ORDERING=ordering)
+    deployment = make_deployment(broker, ORDERING=ordering)
     neighbours = range(100, 140)
     for n in KILLERS:
         deployment.consumers.publish("work", kills(n), key=f"k{n}")
