@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ...broker.group_commit import GroupCommit
+from ...broker.link import Link
 from ...settings import Settings
 from .database import Database
 from .database import Step
 from .housekeeping import Housekeeper
+from .leases import LinkLeases
 from .statements import CLOSE_LINK
 from .statements import GIVE_BACK_ALL
 from .watcher import Watcher
@@ -28,6 +30,8 @@ class AppDatabase:
         self.watcher = Watcher(database)
         self.housekeeper = Housekeeper(database, self.watcher)
         self.group_commit = GroupCommit(_LEADERS)
+        self.keep_alive_interval = min(settings.lease / 3, Link.keep_alive_interval)
+        self.leases = LinkLeases(database, settings.lease, self.keep_alive_interval)
         #: The database in which this process has declared the topology.
         self._declared_in: object = _NOWHERE
         self._orphans: set[int] = set()

@@ -53,7 +53,7 @@ class SqlLink(Link):
         self._shared = shared
         self._database = shared.database
         self._lease = shared.settings.lease
-        self.keep_alive_interval = min(self._lease / 3, Link.keep_alive_interval)
+        self.keep_alive_interval = shared.keep_alive_interval
         self._is_paused = False
         self._close_lock = threading.Lock()
         #: Held by the reader while it claims messages.
@@ -120,17 +120,17 @@ class SqlLink(Link):
     def keep_alive(self) -> None:
         if self.closed:
             return
-        (renewed,) = self._write(
-            Step(statements.RENEW_LINK, {"me": self._number, "lease": self._lease})
-        )
-        if not renewed.changed:
+        number = self._number
+        renewal = self._closing_on_error(lambda: self._shared.leases.renew(number))
+        if number in renewal.lost:
             with self._close_lock:
                 self.closed = True
             raise BrokerUnavailable(
                 f"The lease of the link to '{self.queue}' had ended: this process was"
                 " halted, or the database was away, for longer than 'QCONSUME_LEASE'."
             )
-        self._closing_on_error(self._shared.housekeeper.run)
+        if renewal.leader == number:
+            self._closing_on_error(self._shared.housekeeper.run)
 
     def pause(self) -> None:
         self._is_paused = True
@@ -142,6 +142,7 @@ class SqlLink(Link):
             first = self._number >= 0
             number, self._number = self._number, -1
         self._shared.watcher.discard(self._watch)
+        self._shared.leases.discard(number)
         if first:
             is_quiet = self._read_lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
             with contextlib.suppress(BrokerError):

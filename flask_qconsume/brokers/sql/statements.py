@@ -234,12 +234,14 @@ OPEN_LINK = (
     )
     .returning(L.id)
 )
-#: Parameters: me, lease.
-RENEW_LINK = (
+#: Parameters: ids, lease.
+RENEW_LINKS = (
     sa.update(LINK)
-    .where(L.id == _me)
+    .where(one_of(L.id, "ids"))
     .values(until=now() + _parameter("lease", sa.Double()))
 )
+#: Parameters: ids. Rows: the numbers of those links that still exist.
+FIND_LINKS = sa.select(L.id).where(one_of(L.id, "ids"))
 #: Parameters: me. Gives back all messages of a link, to their places and unmarked.
 GIVE_BACK_ALL = sa.update(MESSAGE).where(M.owner == _me).values(owner=None)
 CLOSE_LINK = sa.delete(LINK).where(L.id == _me)
