@@ -30,6 +30,8 @@ from .errors import TransactionConflict
 from .errors import translate_error
 from .notifications import NotifyChannel
 from .options import PostgresOptions
+from .process_identity import has_ended
+from .process_identity import identify_process
 from .session import connect
 
 #: Attempts of a transaction that meets another one.
@@ -102,6 +104,13 @@ class PostgresDatabase(Database):
         if self._options.transaction_pooling:
             return PollingChannel()
         return NotifyChannel(self._notify, self._connect, listen)
+
+    @property
+    def process(self) -> str:
+        return identify_process()
+
+    def is_dead(self, process: str) -> bool:
+        return has_ended(process)
 
     def close(self) -> None:
         pool = self._pool.take()
