@@ -19,6 +19,7 @@ from .jaeger import Jaeger
 from .kafka import Kafka
 from .kafka import KafkaCluster
 from .kafka import fresh_prefix
+from .pgbouncer import PgBouncer
 from .postgresql import Database
 from .postgresql import PostgreSQL
 from .postgresql import PostgreSQLPair
@@ -47,6 +48,7 @@ NEEDS: dict[str, type[Server]] = {
     "postgresql": PostgreSQL,
     "own_postgresql": PostgreSQL,
     "postgresql_pair": PostgreSQL,
+    "pgbouncer": PgBouncer,
     "browser": Chromium,
     "prometheus": Prometheus,
     "collector": Collector,
@@ -259,6 +261,15 @@ def postgresql_database(postgresql: PostgreSQL) -> t.Iterator[Database]:
 @pytest.fixture
 def postgresql_url(postgresql_database: Database) -> str:
     return postgresql_database.url
+
+
+@pytest.fixture
+def pgbouncer(
+    tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL
+) -> t.Iterator[PgBouncer]:
+    """A pooler of transactions in front of the shared PostgreSQL."""
+    with PgBouncer(tmp_path_factory.mktemp("pgbouncer"), postgresql) as pooler:
+        yield pooler
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ class PostgreSQL(Server):
         for process in self._processes():
             # Root may not change the limits of another user everywhere.
             limit = ["prlimit", f"--pid={process.pid}", "--fsize=1:unlimited"]
-            done = subprocess.run([*_as_owner(), *limit], capture_output=True)
+            done = subprocess.run([*as_owner(), *limit], capture_output=True)
             if done.returncode and is_alive(process):
                 raise ServerError(f"{limit} failed: {done.stderr!r}")
         yield
@@ -185,7 +185,7 @@ class PostgreSQL(Server):
 
     def _run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL's to its end, as the server's user."""
-        command = [*_as_owner(), _program(program), *arguments]
+        command = [*as_owner(), _program(program), *arguments]
         environment = {**self._environment(), "PGPASSWORD": PASSWORD}
         done = subprocess.run(
             command,
@@ -201,7 +201,7 @@ class PostgreSQL(Server):
     def _command(self) -> list[str]:
         options = {**self.options, "port": str(self.port)}
         words = [f"--{name}={value}" for name, value in options.items()]
-        return [*_as_owner(), _program("postgres"), "-D", str(self._data), *words]
+        return [*as_owner(), _program("postgres"), "-D", str(self._data), *words]
 
     def _environment(self) -> dict[str, str]:
         inherited = super()._environment()
@@ -355,7 +355,7 @@ def _program(name: str) -> str:
     return str(folder / name)
 
 
-def _as_owner() -> list[str]:
+def as_owner() -> list[str]:
     """Return the beginning of a command that runs as the server's user."""
     if not _is_root():
         return []
