@@ -48,10 +48,21 @@ def add(database: SqliteDatabase, *numbers: int, timeout: float = 20.0) -> list[
     return database.write([Step(ADD, {"n": n}) for n in numbers], timeout)
 
 
+def add_first(database: SqliteDatabase, number: int) -> gevent.Greenlet:
+    """Write a number while the lock is taken; return once the thread has tried it."""
+    connection = database._writer.connection
+    assert connection is not None
+    tried: list[str] = []
+    connection.set_trace_callback(tried.append)
+    writer = gevent.spawn(add, database, number)
+    wait_for(lambda: tried)
+    connection.set_trace_callback(None)
+    return writer
+
+
 def add_in_line(database: SqliteDatabase, *sets: tuple[int, ...]) -> list[t.Any]:
     """Write sets of numbers, each in a transaction, while another one waits."""
-    first = gevent.spawn(add, database, -1)
-    wait_for(lambda: database._writer.is_busy.locked())
+    first = add_first(database, -1)
     waiting = [gevent.spawn(_catch, add, database, *some) for some in sets]
     wait_for(lambda: database._writer._jobs.qsize() == len(sets))
     return [first, *waiting]
@@ -112,10 +123,10 @@ def test_transactions_that_wait_are_committed_together(
     statements: list[str] = []
     connection = database._writer.connection
     assert connection is not None
-    connection.set_trace_callback(statements.append)
     with sqlite_file.frozen():
         pairs = [(n, n + 100) for n in range(1, 51)]
         writers = add_in_line(database, *pairs)
+        connection.set_trace_callback(statements.append)
     gevent.joinall(writers, timeout=20, raise_error=True)
     assert count(database) == 102
     assert statements.count("COMMIT") == 1
@@ -154,8 +165,7 @@ def test_a_caller_that_was_interrupted_does_not_write_later(
 ) -> None:
     add(database, 1)
     with sqlite_file.frozen():
-        first = gevent.spawn(add, database, 2)
-        wait_for(lambda: database._writer.is_busy.locked())
+        first = add_first(database, 2)
         waiting = gevent.spawn(add, database, 3)
         wait_for(lambda: database._writer._jobs.qsize() == 1)
         waiting.kill()

@@ -129,8 +129,8 @@ class ConnectionThread(abc.ABC):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the thread has not been started, or was ended."""
-        return self._thread is None
+        """Whether the thread has not been started, or has ended."""
+        return self._thread is None or not self._thread.alive
 
     def run(self, job: ConnectionJob) -> None:
         """Let the thread do a job, and wait for it.
@@ -157,7 +157,8 @@ class ConnectionThread(abc.ABC):
             return True
         self._jobs.put(None)
         ended = thread.join(_CLOSE_TIMEOUT_SECONDS)
-        self._notifiers.close()
+        if ended:  # The thread would otherwise write to closed sockets.
+            self._notifiers.close()
         return ended
 
     @abc.abstractmethod
@@ -179,9 +180,9 @@ class ConnectionThread(abc.ABC):
         return jobs
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self.is_closed:
             with self._lock:
-                if self._thread is None:
+                if self.is_closed:
                     self._thread = NativeThread(self._loop, self.name).start()
 
     def _loop(self) -> None:

@@ -10,7 +10,8 @@ class NotifierPool:
     """Lends notifiers to callers, which may be greenlets or threads.
 
     A notifier may be returned before its last notification: the next caller is then
-    woken once too often, and looks again.
+    woken once too often, and looks again. None is closed before the end, since a thread
+    could be about to write to it. There are as many as callers have waited at once.
     """
 
     def __init__(self) -> None:
