@@ -162,7 +162,7 @@ def _open_postgresql(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
     with (
         PostgreSQLPair(folder) if pair else PostgreSQL(folder) as server,
         Proxy(server.port) as proxy,
-        SmallDisk.mounted(megabytes=512) as disk,
+        SmallDisk.mounted(megabytes=256) as disk,
         server.database(*[] if pair else [disk]) as database,
     ):
         version = database.execute("SHOW server_version")[0][0].split()[0]
@@ -179,8 +179,11 @@ def _open_postgresql(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
 
 @contextlib.contextmanager
 def _open_sqlite(name: str, folder: pathlib.Path) -> Iterator[BrokerSetup]:
-    """Put the file on a disk that can be filled: 64 MB in memory."""
-    with SmallDisk.mounted(megabytes=64) as disk:
+    """Put the file on a disk that can be filled: 256 MB in memory.
+
+    Its log of writes grows to tens of megabytes while a halted worker reads.
+    """
+    with SmallDisk.mounted(megabytes=256) as disk:
         server = SQLiteFile((disk.folder if disk else folder) / "shop", disk)
         yield BrokerSetup(
             name,

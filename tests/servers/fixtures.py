@@ -324,7 +324,7 @@ def sqlite_file(tmp_path: pathlib.Path) -> SQLiteFile:
 @pytest.fixture
 def own_sqlite(tmp_path: pathlib.Path) -> t.Iterator[SQLiteFile]:
     """A database file that a test may lock and take away; root may fill its disk."""
-    with SmallDisk.mounted(megabytes=64) as disk:
+    with SmallDisk.mounted(megabytes=128) as disk:
         yield SQLiteFile((disk.folder if disk else tmp_path) / "folder", disk)
 
 
