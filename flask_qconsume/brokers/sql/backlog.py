@@ -19,13 +19,14 @@ from ...broker.topology import QueuePlan
 from ...errors import TopologyMismatch
 from .database import CALL_TIMEOUT_SECONDS
 from .database import Database
-from .dead_letters import count_dead
 from .json_rows import decode_rows
 from .json_rows import rows_as_json
 from .schema import IS_READY
+from .schema import D
 from .schema import M
 from .schema import now
 from .statements import each
+from .statements import one_of
 
 #: Messages of each priority from which the oldest is found. The messages are in the
 #: order in which they were stored, and only a retry or a delay makes one younger than
@@ -43,16 +44,13 @@ _ranks = sa.union_all(
 ).subquery("ranks")
 
 
-def _count(*conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
-    counted = sa.select(sa.func.count()).where(M.queue == _name, *conditions)
-    return counted.scalar_subquery()
-
-
 def _find_oldest_ready() -> sa.ScalarSelect[float]:
     first = (
         sa.select(M.since)
-        .where(M.queue == _name, M.rank == _rank, IS_READY)
-        .order_by(M.id)
+        # With an equal rank, PostgreSQL might walk over the messages of all queues by
+        # their numbers, in the hope that the first of them are of this queue.
+        .where(M.queue == _name, M.rank.between(_rank, _rank), IS_READY)
+        .order_by(M.rank, M.id)
         .limit(_MESSAGES_TO_DATE)
         .subquery()
     )
@@ -60,38 +58,56 @@ def _find_oldest_ready() -> sa.ScalarSelect[float]:
     return sa.select(sa.func.min(oldest_of_rank)).select_from(_ranks).scalar_subquery()
 
 
-def _count_by_queue(name: str, *conditions: sa.ColumnElement[bool]) -> sa.Subquery:
-    counted = sa.select(M.queue, sa.func.count().label("number"))
-    return counted.where(*conditions).group_by(M.queue).subquery(name)
+def _count_by_queue(
+    name: str, queue: sa.ColumnElement[str], *conditions: sa.ColumnElement[bool]
+) -> sa.Subquery:
+    """Count the rows of all queues in one pass, whichever index the database uses."""
+    # SQLite would otherwise look at all rows, in the order of an index of queues.
+    key = sa.func.coalesce(queue, "").label("queue")
+    counted = sa.select(key, sa.func.count().label("number")).where(*conditions)
+    return counted.group_by(key).subquery(name)
 
 
-_is_due = M.owner.is_(None) & (M.due <= now())
-_oldest_due = sa.select(sa.func.min(M.due)).where(M.queue == _name, _is_due)
-_held = _count_by_queue("held", M.owner.is_not(None))
-# Subtracted, so that the count of many messages reads an index only.
-_expired = _count_by_queue(
-    "expired",
-    M.expires <= now(),
-    M.owner.is_(None),
-    sa.func.coalesce(M.due, 0) <= now(),
+_is_free = M.owner.is_(None)
+_is_asked = one_of(M.queue, "queues")
+_COUNTS = {
+    "ready": _count_by_queue("ready", M.queue, _is_asked, IS_READY),
+    "due": _count_by_queue("due", M.queue, _is_asked, _is_free, M.due <= now()),
+    "delayed": _count_by_queue("delayed", M.queue, _is_asked, _is_free, M.due > now()),
+    "held": _count_by_queue("held", M.queue, M.owner.is_not(None)),
+    # Subtracted, so that the count of many messages reads an index only.
+    "expired": _count_by_queue(
+        "expired",
+        M.queue,
+        M.expires <= now(),
+        _is_free,
+        sa.func.coalesce(M.due, 0) <= now(),
+    ),
+    "dead": _count_by_queue("dead", D.queue, one_of(D.queue, "queues")),
+    "expired_dead": _count_by_queue("expired_dead", D.queue, D.until <= now()),
+}
+_number = {
+    name: sa.func.coalesce(counts.c.number, 0) for name, counts in _COUNTS.items()
+}
+_oldest_due = sa.select(sa.func.min(M.due)).where(
+    M.queue == _name, _is_free, M.due <= now()
 )
 _names = each(sa.bindparam("queues")).table_valued("value", name="value")
+_joined: t.Any = _names
+for _each in _COUNTS.values():
+    _joined = _joined.outerjoin(_each, _each.c.queue == _names.c.value)
 #: Parameters: queues. One value: JSON with the columns of :class:`_Counts`.
 COUNT = sa.select(
     rows_as_json(
         _names.c.value,
-        _count(IS_READY) + _count(_is_due) - sa.func.coalesce(_expired.c.number, 0),
-        _count(M.owner.is_(None), M.due > now()),
-        sa.func.coalesce(_held.c.number, 0),
-        count_dead(_name),
+        _number["ready"] + _number["due"] - _number["expired"],
+        _number["delayed"],
+        _number["held"],
+        _number["dead"] - _number["expired_dead"],
         _find_oldest_ready(),
         _oldest_due.scalar_subquery(),
     )
-).select_from(
-    _names.outerjoin(_held, _held.c.queue == _names.c.value).outerjoin(
-        _expired, _expired.c.queue == _names.c.value
-    )
-)
+).select_from(_joined)
 
 
 class _Counts(t.NamedTuple):

@@ -78,16 +78,12 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.Executable:
     return sa.select(sa.func.count()).where(condition)
 
 
-def count_dead(queue: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-    """Return the number of a queue's dead letters, from two indexes only."""
-    all_rows = sa.select(sa.func.count()).where(D.queue == queue)
-    is_of_queue = sa.func.coalesce(D.queue, "") == queue
-    expired = sa.select(sa.func.count()).where(is_of_queue, D.until <= now())
-    return all_rows.scalar_subquery() - expired.scalar_subquery()
-
-
-#: Parameters: queue_.
-COUNT_ALL: sa.Executable = sa.select(count_dead(_queue))
+_all_rows = sa.select(sa.func.count()).where(D.queue == _queue)
+_expired = sa.select(sa.func.count()).where(_is_of_queue, D.until <= now())
+#: Parameters: queue_. The number of a queue's dead letters, from two indexes only.
+COUNT_ALL: sa.Executable = sa.select(
+    _all_rows.scalar_subquery() - _expired.scalar_subquery()
+)
 #: Parameters: queue_, after, last, needle, since_, before_. One value: JSON with the
 #: numbers and sizes of dead letters, the oldest first.
 FIND = _find(_IS_WANTED)

@@ -178,8 +178,9 @@ M, D, L = MESSAGE.c, DEAD.c, LINK.c
 class _searched(FunctionElement[t.Any]):
     """More columns of an index, of which PostgreSQL gets only the first.
 
-    SQLite finds dead letters in the index alone: their rows are large, and are read as
-    a whole. PostgreSQL keeps large values elsewhere, and has a limit for entries.
+    SQLite counts and searches in the index alone if it has all columns of the query,
+    also those of the index's own condition. PostgreSQL knows that condition, keeps
+    large values of a row elsewhere, and has a limit for the size of an entry.
     """
 
     inherit_cache = True
@@ -210,7 +211,7 @@ def _index(
 
 IS_READY = M.owner.is_(None) & M.due.is_(None)
 
-_index("message_ready", M.queue, M.rank, M.id, when=IS_READY)
+_index("message_ready", M.queue, M.rank, _searched(M.id, M.owner, M.due), when=IS_READY)
 _index("message_due", M.queue, M.due, when=M.due.is_not(None))
 _index("message_owner", M.owner, when=M.owner.is_not(None))
 _index("message_key", M.queue, M.key, M.id, when=M.key.is_not(None))
