@@ -287,15 +287,62 @@ print(count(used.get()))
 """
 )
 
+#: Each transaction has a time limit, after which it would fail.
+NEVER_REST = (
+    PROCESSES
+    + """
+child = os.fork()
+first = 1 if child else 1000
+for n in range(first, first + 200):
+    add(used.get(), n, timeout=20)
+if not child:
+    used.take().close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(count(used.get()))
+"""
+)
+
+#: A limit for the size of files makes the disk fail: "disk I/O error".
+DISK_FAILS = (
+    PROCESSES
+    + """
+import resource
+from flask_qconsume.broker.publish_request import AnswerLost
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+size = os.stat(str(path) + "-wal").st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, most))
+stored = 1
+try:
+    for n in range(1, 100):
+        add(used.get(), n, n + 1000)
+        stored += 2
+except AnswerLost as error:
+    assert "has not confirmed a transaction: disk I/O error" in str(error), error
+else:
+    raise SystemExit("the disk has not failed")
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+add(used.get(), 5000)
+print(count(used.get()) - stored)
+"""
+)
+
 PATCH = "import gevent.monkey; gevent.monkey.patch_all()"
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("preparation", ["", PATCH], ids=["plain", "gevent"])
 @pytest.mark.parametrize(
-    ("script", "rows"), [(FORK, 151), (FORK_WAITS, 2), (THREADS, 401)]
+    ("script", "rows"),
+    [
+        pytest.param(FORK, 151, id="fork"),
+        pytest.param(FORK_WAITS, 2, id="fork waits"),
+        pytest.param(THREADS, 401, id="threads"),
+        pytest.param(NEVER_REST, 401, id="never rest"),
+        pytest.param(DISK_FAILS, 1, id="disk fails"),
+    ],
 )
-def test_forks_and_threads(
+def test_processes_and_threads(
     script: str, rows: int, preparation: str, sqlite_file: SQLiteFile
 ) -> None:
     """At the end the process exits without closing the database."""
