@@ -35,8 +35,9 @@ T = t.TypeVar("T")
 
 #: Seconds that a paused reader waits before it returns nothing.
 _PAUSED_SECONDS = 1.0
-#: Seconds after which a reader looks for messages by itself.
-_LONGEST_WAIT_SECONDS = 10.0
+#: Seconds after which a reader looks by itself. The watcher looks every second or more
+#: often, for all readers at once.
+_LONGEST_WAIT_SECONDS = 30.0
 #: Seconds that :meth:`SqlLink.close` waits for the reader.
 _CLOSE_TIMEOUT_SECONDS = 3.0
 #: Seconds for which a dead letter is kept by default: a century.
