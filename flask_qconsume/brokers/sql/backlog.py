@@ -62,29 +62,31 @@ def _count_by_queue(
     name: str, queue: sa.ColumnElement[str], *conditions: sa.ColumnElement[bool]
 ) -> sa.Subquery:
     """Count the rows of all queues in one pass, whichever index the database uses."""
-    # SQLite would otherwise look at all rows, in the order of an index of queues.
-    key = sa.func.coalesce(queue, "").label("queue")
+    key = queue.label("queue")
     counted = sa.select(key, sa.func.count().label("number")).where(*conditions)
     return counted.group_by(key).subquery(name)
 
 
+# SQLite would look at all rows to group a few, in the order of an index of queues.
+_unindexed = sa.func.coalesce(M.queue, "")
+_unindexed_dead = sa.func.coalesce(D.queue, "")
 _is_free = M.owner.is_(None)
 _is_asked = one_of(M.queue, "queues")
 _COUNTS = {
     "ready": _count_by_queue("ready", M.queue, _is_asked, IS_READY),
     "due": _count_by_queue("due", M.queue, _is_asked, _is_free, M.due <= now()),
     "delayed": _count_by_queue("delayed", M.queue, _is_asked, _is_free, M.due > now()),
-    "held": _count_by_queue("held", M.queue, M.owner.is_not(None)),
+    "held": _count_by_queue("held", _unindexed, M.owner.is_not(None)),
     # Subtracted, so that the count of many messages reads an index only.
     "expired": _count_by_queue(
         "expired",
-        M.queue,
+        _unindexed,
         M.expires <= now(),
         _is_free,
         sa.func.coalesce(M.due, 0) <= now(),
     ),
     "dead": _count_by_queue("dead", D.queue, one_of(D.queue, "queues")),
-    "expired_dead": _count_by_queue("expired_dead", D.queue, D.until <= now()),
+    "expired_dead": _count_by_queue("expired_dead", _unindexed_dead, D.until <= now()),
 }
 _number = {
     name: sa.func.coalesce(counts.c.number, 0) for name, counts in _COUNTS.items()
