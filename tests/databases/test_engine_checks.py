@@ -126,9 +126,10 @@ def test_a_worker_warns_of_its_consumers_together(
     _ = add_databases(worker_app.app)
     with caplog.at_level(logging.WARNING, "flask_qconsume.worker"):
         worker_app.start("a").stop()
-        assert caplog.messages == []
+        assert "messages at once" not in caplog.text
         worker_app.start().stop()
-    (message,) = caplog.messages
+    # Blueprints of other tests may be there still, of which the worker warns, too.
+    (message,) = [each for each in caplog.messages if "messages at once" in each]
     assert "up to 16 messages at once" in message
 
 

@@ -62,4 +62,5 @@ def test_handlers_that_load_wait_and_write_all_succeed_at_once(
     assert worker.stop()
 
     assert db.session.query(Order.billed).distinct().all() == [(5,)]
-    assert caplog.messages == []
+    # Blueprints of other tests may be there still, of which the worker warns.
+    assert [m for m in caplog.messages if "consumers have an app" not in m] == []
