@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import psycopg
 import sqlalchemy as sa
 
+from ....errors import BrokerUnavailable
 from ....first_use import PerProcess
 from ..database import CALL_TIMEOUT_SECONDS
 from ..database import Channel
@@ -24,6 +25,7 @@ from . import queries
 from .claim_start import ClaimStart
 from .compiled import compile_statement
 from .connection import PostgresConnection
+from .connection import TimeLimitReached
 from .connection_pool import PostgresPool
 from .errors import ServerIsReadOnly
 from .errors import TransactionConflict
@@ -36,6 +38,9 @@ from .session import connect
 
 #: Attempts of a transaction that meets another one.
 _MAX_ATTEMPTS = 5
+#: Seconds for a claim, which takes milliseconds. A reader is the first to find a
+#: connection that hangs.
+_CLAIM_TIMEOUT_SECONDS = 10.0
 #: Seconds for announcing new messages.
 _NOTIFY_TIMEOUT_SECONDS = 5.0
 
@@ -123,7 +128,7 @@ class PostgresDatabase(Database):
     def _claim(
         self, statement: sa.Executable, values: Mapping[str, t.Any]
     ) -> list[Sequence[t.Any]]:
-        with self._lend(CALL_TIMEOUT_SECONDS) as connection:
+        with self._lend(_CLAIM_TIMEOUT_SECONDS) as connection:
             return list(_execute(connection, statement, values).fetchall())
 
     def _notify(self, payload: str) -> None:
@@ -154,10 +159,16 @@ class PostgresDatabase(Database):
         try:
             with _translating(), pool.lend(timeout) as connection:
                 yield connection
-        except ServerIsReadOnly:
-            # After a failover, the next connection may lead to the new primary.
-            pool.close_idle()
+        except BrokerUnavailable as error:
+            # After a failover, the next connection may lead to the new primary. Beside
+            # one that hangs, the idle ones are likely to hang, too.
+            if isinstance(error, ServerIsReadOnly) or _hangs(error):
+                pool.close_idle()
             raise
+
+
+def _hangs(error: BrokerUnavailable) -> bool:
+    return isinstance(error.__cause__, TimeLimitReached)
 
 
 @contextlib.contextmanager
