@@ -94,7 +94,7 @@ def answers(address: str, running: Running) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         return True
-    except urllib.error.URLError:
+    except (urllib.error.URLError, ConnectionError):
         return False
     return True
 

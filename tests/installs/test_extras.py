@@ -117,16 +117,6 @@ assert got == [{"name": "oolong"}]
 assert "msgspec" in sys.modules
 """
 
-SQL = """
-import psycopg
-import sqlalchemy
-
-for url in ("sqlite://", "postgresql+psycopg://"):
-    sqlalchemy.create_engine(url)
-assert psycopg.pq.__impl__ == "binary"
-"""
-
-
 LOGS = """
 import json, logging
 from flask_qconsume.observing.json_formatter import JsonFormatter
@@ -192,7 +182,6 @@ def test_speed(install: Install, tmp_path: pathlib.Path) -> None:
 def test_sql(install: Install, tmp_path: pathlib.Path, postgresql_url: str) -> None:
     """The README's shop keeps its messages in a file, unless it is told otherwise."""
     environment = install("sql")
-    environment.run("python", "-W", "error", "-c", SQL, folder=tmp_path)
     check_web(environment, tmp_path, {})
     check_processes(environment, tmp_path, {})
     assert (tmp_path / "instance" / "qconsume.db").exists()
@@ -211,6 +200,7 @@ def test_the_lowest_versions(
     redis_url: str,
     kafka_url: str,
     kafka_prefix: str,
+    postgresql_url: str,
 ) -> None:
     extras = "redis,kafka,gunicorn,logs,metrics,protobuf,sentry,speed,sql,otel"
     environment = install_lowest(extras)
@@ -218,10 +208,11 @@ def test_the_lowest_versions(
     check_web(environment, tmp_path, {"BROKER_URL": rabbitmq_url})
     check_redis(environment, tmp_path, redis_url)
     check_kafka(environment, tmp_path, kafka_url, kafka_prefix)
+    check_web(environment, tmp_path, {})
+    check_web(environment, tmp_path, {"BROKER_URL": postgresql_url})
     check_gunicorn(environment, tmp_path)
     environment.run("python", "-W", "error", "-c", PROTOBUF, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SPEED, folder=tmp_path)
-    environment.run("python", "-W", "error", "-c", SQL, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", SENTRY, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", LOGS, folder=tmp_path)
     environment.run("python", "-W", "error", "-c", METRICS, folder=tmp_path)

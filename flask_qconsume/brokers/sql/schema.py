@@ -70,7 +70,28 @@ def _time(name: str, **options: t.Any) -> sa.Column[float]:
 
 #: PostgreSQL's autovacuum waits for a fifth of a table to change, and then pauses after
 #: each few pages. Rows of these tables live for seconds, so it must run often and fast.
-_VACUUM = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
+_VACUUM = {
+    "storage": "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0"
+}
+
+
+class CreateTable(sa.schema.CreateTable):
+    """Creates a table that does not exist, on PostgreSQL with its storage parameters.
+
+    SQLAlchemy takes them as an argument of the table from version 2.1 on only.
+    """
+
+    def __init__(self, table: sa.Table) -> None:
+        super().__init__(table, if_not_exists=True)
+
+
+@compiles(CreateTable, "postgresql")
+def _compile_table_for_postgresql(
+    element: CreateTable, compiler: t.Any, **options: t.Any
+) -> str:
+    text = str(compiler.visit_create_table(element, **options)).rstrip()
+    storage = element.element.info.get("storage")
+    return f"{text} WITH ({storage})" if storage else text
 
 
 def _table(name: str, *columns: sa.schema.SchemaItem, **options: t.Any) -> sa.Table:
@@ -108,7 +129,7 @@ LINK = _table(
     _text("queue"),
     _time("until", nullable=False),
     _text("process", server_default=""),
-    postgresql_with=_VACUUM,
+    info=_VACUUM,
 )
 MESSAGE = _table(
     "message",
@@ -138,7 +159,7 @@ MESSAGE = _table(
         key="'text', 'null'",
         deaths=_WHOLE,
     ),
-    postgresql_with=_VACUUM,
+    info=_VACUUM,
 )
 #: The columns from ``message_id`` to ``size`` are made from ``meta`` and ``body``, so
 #: that dead letters can be searched and grouped without reading these.

@@ -159,9 +159,7 @@ class Tables:
 
 def create_tables() -> list[Step]:
     """Return the steps that create tables and indexes that do not exist."""
-    steps = [
-        Step(sa.schema.CreateTable(table, if_not_exists=True)) for table in _TABLES
-    ]
+    steps = [Step(schema.CreateTable(table)) for table in _TABLES]
     steps += [
         Step(sa.schema.CreateIndex(index, if_not_exists=True))
         for table in _TABLES
