@@ -134,7 +134,8 @@ class Shop:
         assert self._process.poll() is None, self.output()
         try:
             return bool(self.page("/"))
-        except urllib.error.URLError:
+        except (urllib.error.URLError, TimeoutError):
+            # It accepts connections before its processes are up.
             return False
 
 

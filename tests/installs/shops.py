@@ -94,7 +94,8 @@ def answers(address: str, running: Running) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
         return True
-    except (urllib.error.URLError, ConnectionError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        # It may accept connections while it is still starting, on a busy machine.
         return False
     return True
 
