@@ -25,8 +25,8 @@ class BoundQueue(t.Protocol):
         """Return whether messages with this routing key go to the queue."""
 
 
-#: Function that reads the bindings of an exchange; it takes its name and a time limit
-#: in seconds.
+#: Function that reads the bindings of an exchange. Its arguments are the name of
+#: the exchange and a time limit in seconds.
 ReadExchange = t.Callable[[str, float | None], Sequence[BoundQueue]]
 
 
@@ -75,7 +75,7 @@ class BindingCache:
         self._exchanges.clear()
 
     def _read_exchange(self, exchange: str, timeout: float | None) -> _CachedExchange:
-        # Taken before the read, which may miss a binding that is added meanwhile.
+        # The time before the read, which may miss a binding that is added meanwhile.
         now = time.monotonic()
         cached = _CachedExchange(tuple(self._read(exchange, timeout)), now)
         self._exchanges[exchange] = cached

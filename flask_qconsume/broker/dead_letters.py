@@ -20,7 +20,7 @@ class DeadLetter:
     ref: str
     queue: str
     message: Message
-    #: Its ``x-qconsume-*`` headers: reason, error, traceback, attempts, times.
+    #: The headers ``x-qconsume-*``: reason, error, traceback, attempts, times.
     headers: Mapping[str, t.Any]
 
 
@@ -30,10 +30,10 @@ class DeadLetterFilter:
 
     #: A part of the error or the reason; case is ignored.
     error: str | None = None
-    #: Bounds of the time of its rejection, in seconds since 1970.
+    #: Limits of the time at which the dead letter was made, in seconds since 1970.
     before: float | None = None
     after: float | None = None
-    #: Refs, or ids of messages.
+    #: Values of :attr:`DeadLetter.ref`, or ids of messages.
     ids: frozenset[str] = frozenset()
 
     def __call__(self, letter: DeadLetter) -> bool:

@@ -28,7 +28,7 @@ class CallerBatch:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        #: Whether a leader has taken the batch, and whether its sending has ended.
+        #: Whether a leader has taken the batch, and whether the leader has finished.
         self.taken = self.served = False
         #: Whether the broker may have executed a part of the batch without an answer.
         self.doubtful = False
@@ -59,7 +59,7 @@ class GroupCommit:
         self._expected = 0
 
     def submit(self, batch: CallerBatch, send: Send, deadline: float) -> None:
-        """Wait until a batch is sent, either by this caller or by another one.
+        """Wait until a batch is sent, either by this caller or by another caller.
 
         :param send: Function that sends batches. A caller that leads passes the batches
             of several callers to ``send``.

@@ -63,7 +63,7 @@ class GroupPublisher(abc.ABC):
     ) -> None:
         """Send unfinished messages of all batches, until the leader's deadline."""
         try:
-            self._prepare(leader.left)
+            self._prepare(leader.seconds_left)
             for trip in split_into_round_trips(batches):
                 self._send(trip, leader)
         except BrokerUnavailable as error:

@@ -58,7 +58,7 @@ class PublishRequest(CallerBatch):
         self._pause = 0.0
 
     @property
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """The seconds until the deadline."""
         return self.deadline - time.monotonic()
 
@@ -69,14 +69,14 @@ class PublishRequest(CallerBatch):
 
     def await_next_attempt(self) -> bool:
         """Pause after an outage; return whether another attempt is possible."""
-        if not self._open or self.left <= 0:
+        if not self._open or self.seconds_left <= 0:
             return False
         if self._pause:
-            time.sleep(min(self._pause, self.left))
-        return self.left > 0
+            time.sleep(min(self._pause, self.seconds_left))
+        return self.seconds_left > 0
 
-    def note_arrival(self, number: int, queues: Sequence[str]) -> None:
-        """Remember that these queues have got a message."""
+    def note_reached_queues(self, number: int, queues: Sequence[str]) -> None:
+        """Remember that a message has reached these queues."""
         self._reached_queues.setdefault(number, set()).update(queues)
 
     def reached_queues(self, number: int) -> t.AbstractSet[str]:
@@ -95,7 +95,7 @@ class PublishRequest(CallerBatch):
         """Remember that the broker did not answer; choose the next pause."""
         # The error of an attempt cut off by the deadline tells less than earlier
         # errors.
-        if self._last_outage is None or self.left > 0:
+        if self._last_outage is None or self.seconds_left > 0:
             self._last_outage = error
         self.doubtful = self.doubtful or isinstance(error, AnswerLost)
         pause = max(self._pause * 2, _SHORTEST_PAUSE_SECONDS)
@@ -128,9 +128,9 @@ class PublishRequest(CallerBatch):
         return copy_error(self._last_outage)
 
 
-#: A batch, and the index of one of its messages.
-OwnMessage = tuple[PublishRequest, int]
-RoundTrip = list[OwnMessage]
+#: A request, and the index of one of its messages.
+RequestMessage = tuple[PublishRequest, int]
+RoundTrip = list[RequestMessage]
 
 
 def split_into_round_trips(batches: Sequence[PublishRequest]) -> Iterator[RoundTrip]:

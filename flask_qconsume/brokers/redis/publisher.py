@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ...broker.compose import make_unroutable_error
 from ...broker.group_commit import GroupCommit
 from ...broker.group_publisher import GroupPublisher
-from ...broker.publish_request import OwnMessage
 from ...broker.publish_request import PublishRequest
+from ...broker.publish_request import RequestMessage
 from ...broker.publish_request import Result
 from ...broker.publish_request import RoundTrip
 from ...errors import BrokerUnavailable
@@ -62,16 +62,18 @@ class Publisher(GroupPublisher):
         routed_parts = [
             routed_part
             for batch, number in trip
-            for routed_part in self._route_or_settle(batch, number, leader.left)
+            for routed_part in self._route_or_settle(batch, number, leader.seconds_left)
         ]
         calls = [routed_part.call for routed_part in routed_parts]
-        answers = self._shared.server.publish(calls, leader.left)
-        results: dict[OwnMessage, Result] = {}
+        answers = self._shared.server.publish(calls, leader.seconds_left)
+        results: dict[RequestMessage, Result] = {}
         for routed_part, answer in zip(routed_parts, answers, strict=True):
             error = answer if isinstance(answer, Exception) else None
             key = routed_part.batch, routed_part.number
             if error is None:
-                routed_part.batch.note_arrival(routed_part.number, routed_part.queues)
+                routed_part.batch.note_reached_queues(
+                    routed_part.number, routed_part.queues
+                )
             results[key] = results.get(key) or error
         for (batch, number), result in results.items():
             batch.settle(number, result)

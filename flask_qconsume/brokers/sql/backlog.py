@@ -2,7 +2,7 @@
 
 All numbers are exact. Each is counted in an index, so 1,000,000 waiting messages take
 some hundredths of a second. The age of the oldest message is read from the first
-messages of each priority; see :data:`_MESSAGES_TO_DATE`.
+messages of each priority; see :data:`_MESSAGES_SEARCHED_PER_RANK`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .schema import now
 from .statements import each
 from .statements import one_of
 
-#: Messages of each priority from which the oldest is found. The messages are in the
-#: order in which they were stored, and only a retry or a delay makes one younger than
-#: its place. So the oldest is missed only behind this many retries in a row.
-_MESSAGES_TO_DATE = 1_000
+#: Messages of each priority that are searched for the oldest one. They are in the order
+#: in which they were stored. A retry or a delay changes the time of a message, and not
+#: its place. So the oldest message is missed only behind this many retries in a row.
+_MESSAGES_SEARCHED_PER_RANK = 1_000
 #: Priorities from 0 to 9, negated.
 _RANKS = tuple(range(-9, 1))
 
@@ -47,11 +47,11 @@ _ranks = sa.union_all(
 def _find_oldest_ready() -> sa.ScalarSelect[float]:
     first = (
         sa.select(M.since)
-        # With an equal rank, PostgreSQL might walk over the messages of all queues by
-        # their numbers, in the hope that the first of them are of this queue.
+        # With "rank = x" in place of BETWEEN, PostgreSQL might read the messages of all
+        # queues by their numbers, until it finds enough of this queue.
         .where(M.queue == _name, M.rank.between(_rank, _rank), IS_READY)
         .order_by(M.rank, M.id)
-        .limit(_MESSAGES_TO_DATE)
+        .limit(_MESSAGES_SEARCHED_PER_RANK)
         .subquery()
     )
     oldest_of_rank = sa.select(sa.func.min(first.c.since)).scalar_subquery()
@@ -67,7 +67,7 @@ def _count_by_queue(
     return counted.group_by(key).subquery(name)
 
 
-# SQLite would look at all rows to group a few, in the order of an index of queues.
+# Grouped by the plain column, SQLite would read all rows in the order of an index.
 _unindexed = sa.func.coalesce(M.queue, "")
 _unindexed_dead = sa.func.coalesce(D.queue, "")
 _is_free = M.owner.is_(None)
@@ -77,7 +77,7 @@ _COUNTS = {
     "due": _count_by_queue("due", M.queue, _is_asked, _is_free, M.due <= now()),
     "delayed": _count_by_queue("delayed", M.queue, _is_asked, _is_free, M.due > now()),
     "held": _count_by_queue("held", _unindexed, M.owner.is_not(None)),
-    # Subtracted, so that the count of many messages reads an index only.
+    # Subtracted from the other counts, so that these read nothing but an index.
     "expired": _count_by_queue(
         "expired",
         _unindexed,
@@ -144,7 +144,7 @@ def read_statuses(
 
 
 def count_waiting(database: Database, queue: str) -> int:
-    """Count the messages of one queue that are ready; or the dead letters there."""
+    """Count the messages of one queue that are ready, or its dead letters."""
     counts = _count_all(database, [queue], CALL_TIMEOUT_SECONDS)[queue]
     return counts.dead or counts.waiting
 

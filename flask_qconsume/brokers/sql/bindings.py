@@ -71,9 +71,9 @@ class BindingTable:
         self._cache.clear()
 
     def read(self, exchange: str, timeout: float | None = None) -> list[BindingRow]:
-        """Read the bindings of an exchange; those of ``""`` are all queues' names.
+        """Read the bindings of an exchange; without tables, there are none.
 
-        Without the tables there are none.
+        The default exchange (``""``) has a binding for the name of each queue.
         """
         seconds = CALL_TIMEOUT_SECONDS if timeout is None else timeout
         try:

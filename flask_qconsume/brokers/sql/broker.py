@@ -41,7 +41,7 @@ _ONE: sa.Executable = sa.select(sa.literal_column("1"))
 
 
 class _Parts(t.NamedTuple):
-    """What one process has of the broker."""
+    """The objects of a broker that one process creates for itself."""
 
     shared: AppDatabase
     bindings: BindingTable

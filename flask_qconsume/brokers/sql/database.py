@@ -1,4 +1,4 @@
-"""What this folder asks of a database; SQLite and PostgreSQL each implement it.
+"""The interface of a database, which SQLite and PostgreSQL implement.
 
 Every method may block, and may be called from greenlets or threads at the same time.
 """
@@ -22,19 +22,19 @@ CALL_TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Step:
-    """One statement of a transaction, with its parameters. Lists are parameters too."""
+    """One statement of a transaction, with its parameters, which may be lists."""
 
     statement: sa.Executable
     parameters: Mapping[str, t.Any] = field(default_factory=dict)
 
 
 class NewMessage(t.NamedTuple):
-    """A message for one queue, as it is stored first."""
+    """A message for one queue, as ``publish`` stores it."""
 
     queue: str
     #: Minus the priority.
     rank: int
-    #: Seconds for which it is held back, or ``None``.
+    #: Seconds until the message is ready, or ``None``.
     delay: float | None
     #: Seconds after which an unread message is removed, delay included, or ``None``.
     expires: float | None
@@ -50,7 +50,7 @@ class Insert:
     messages: Sequence[NewMessage]
 
 
-class Done(t.NamedTuple):
+class StepResult(t.NamedTuple):
     """The result of a step."""
 
     #: The number of rows that the statement changed.
@@ -60,26 +60,26 @@ class Done(t.NamedTuple):
 
 
 class Channel(abc.ABC):
-    """Tells other processes that use the database which queues have new messages.
+    """Announces to other processes of the database which queues have new messages.
 
-    An announcement is a hint that may be lost: readers look by themselves, too.
+    An announcement is a hint that may be lost: readers also look without any.
     """
 
-    #: Seconds after which a reader looks by itself.
+    #: Seconds after which a reader looks without an announcement.
     poll_interval: float = 1.0
 
     def start(self) -> None:
-        """Begin to listen: this process reads queues. Called once, before it does."""
+        """Begin to listen. Called once, before this process reads its first queue."""
         return
 
     @abc.abstractmethod
     def announce(self, queues: Collection[str]) -> None:
-        """Tell other processes, after a commit; never raise."""
+        """Announce queues to other processes, after a commit; never raise."""
 
     def has_changes(self) -> bool:
         """Return false if no process has committed anything since the last call.
 
-        This must be cheap. A channel that cannot know it returns true.
+        Called several times a second. A channel that cannot tell returns true.
         """
         return True
 
@@ -89,7 +89,7 @@ class Channel(abc.ABC):
 
 
 class PollingChannel(Channel):
-    """Tells nothing; readers look often."""
+    """Sends no announcements; readers look ten times a second."""
 
     poll_interval = 0.1
 
@@ -100,8 +100,8 @@ class PollingChannel(Channel):
         return
 
 
-#: Function that is told the queues of an announcement; ``None`` means all queues.
-Listen = Callable[[Collection[str] | None], None]
+#: Function that wakes the readers of the announced queues; ``None`` means all queues.
+WakeReaders = Callable[[Collection[str] | None], None]
 
 
 class Database(abc.ABC):
@@ -120,7 +120,7 @@ class Database(abc.ABC):
         self,
         steps: Sequence[Step | Insert],
         timeout: float = CALL_TIMEOUT_SECONDS,
-    ) -> list[Done]:
+    ) -> list[StepResult]:
         """Execute all steps in one transaction, and commit it.
 
         :param timeout: Seconds for the transaction, waiting for locks included.
@@ -183,19 +183,19 @@ class Database(abc.ABC):
 
     @property
     def identity(self) -> object:
-        """Changes if another database takes the place of this one.
+        """Value that changes if another database takes the place of this one.
 
         The tables and the topology are then declared again.
         """
         return None
 
     @abc.abstractmethod
-    def open_channel(self, listen: Listen) -> Channel:
+    def open_channel(self, wake_readers: WakeReaders) -> Channel:
         """Create the channel for announcements; :meth:`Channel.start` listens."""
 
     @property
     def process(self) -> str:
-        """A text by which other processes recognize this one as alive or dead."""
+        """Text by which other processes find out whether this process has ended."""
         return ""
 
     def is_dead(self, process: str) -> bool:

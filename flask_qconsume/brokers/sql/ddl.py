@@ -16,7 +16,7 @@ from .tables import create_tables
 def list_ddl(dialect: sa.Dialect, topology: Topology) -> list[str]:
     """Return the statements that create what is missing: tables, queues and bindings.
 
-    They may be executed again: what exists stays as it is.
+    The statements may be executed again: what exists stays as it is.
     """
     # A text has no parameters, so a percent sign is not doubled in it.
     dialect.supports_native_boolean = True

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ...broker import headers as own_headers
 from ...message import Message
 
-#: Characters of a column with an index: PostgreSQL's entries have up to 2,700 bytes.
+#: Characters of a column that has an index: PostgreSQL allows 2,700 bytes per entry.
 _MAX_INDEXED_CHARACTERS = 200
 
 _PACKAGE = str(pathlib.Path(__file__).parents[2])
@@ -22,7 +22,7 @@ _LIBRARY = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3)|^<")
 def make_columns(
     message: Message, headers: Mapping[str, t.Any], meta: str
 ) -> dict[str, t.Any]:
-    """Return the columns of a dead letter, as parameters of the statement ``BURY``."""
+    """Return the columns of a dead letter, as parameters of ``ADD_DEAD_LETTER``."""
     return {
         "died_at_": own_headers.read_time(headers, own_headers.DIED_AT),
         "message_id_": shorten_id(message.id),
@@ -50,7 +50,7 @@ def shorten_id(id: str | None) -> str | None:
 def fold(text: str) -> str:
     """Return a text as the column ``search`` has it.
 
-    A part of the text, folded, is a part of the folded text.
+    If a text contains a part, the folded text contains the folded part.
     """
     return clean(text.casefold()) or ""
 

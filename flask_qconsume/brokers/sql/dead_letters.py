@@ -32,8 +32,8 @@ from .schema import D
 from .schema import now
 from .statements import one_of
 
-#: Dead letters that one search finds, and bytes that are read at once. A search lets
-#: other greenlets run, so these limit for how long decoding stops them.
+#: Dead letters that one search finds, and bytes that one query reads. Other greenlets
+#: run between two queries, and stand still while the rows of a query are decoded.
 _LETTERS_PER_SEARCH = 50
 _BYTES_PER_PAGE = 256 * 1024
 #: Dead letters that one transaction removes.
@@ -57,7 +57,7 @@ _named = sa.union(
     sa.select(D.id).where(one_of(D.id, "refs")),
     sa.select(D.id).where(one_of(D.message_id, "names")),
 )
-# SQLite would prefer the index of the queue to the few numbers.
+# For the plain column, SQLite would use its index, and not the few numbers.
 _is_of_queue = sa.func.coalesce(D.queue, "") == _queue
 _IS_WANTED = (D.queue == _queue) & _is_searched
 _IS_NAMED_AND_WANTED = D.id.in_(_named) & _is_of_queue & _is_searched
@@ -88,7 +88,7 @@ COUNT_ALL: sa.Executable = sa.select(
 #: numbers and sizes of dead letters, the oldest first.
 FIND = _find(_IS_WANTED)
 COUNT = _count(_IS_WANTED)
-#: Parameters: the same, refs, names.
+#: Parameters: those of ``FIND``, refs, names.
 FIND_NAMED = _find(_IS_NAMED_AND_WANTED)
 COUNT_NAMED = _count(_IS_NAMED_AND_WANTED)
 #: Parameters: queue_.
@@ -221,7 +221,7 @@ def _make_parameters(plan: QueuePlan, wanted: DeadLetterFilter) -> Mapping[str, 
 
 
 def _is_number(text: str) -> bool:
-    # Not all numbers of 19 digits have 64 bits.
+    # Not all numbers of 19 digits fit into 64 bits.
     return text.isascii() and text.isdigit() and len(text) < 19
 
 

@@ -1,4 +1,4 @@
-"""Gives back messages of dead links, and deletes what has expired."""
+"""Gives back messages of dead links, and deletes expired messages and dead letters."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .watcher import Watcher
 
 logger = get_logger("flask_qconsume.brokers.sql")
 
-#: Rows that one transaction changes, so that other transactions wait shortly. Dead
-#: letters are larger than messages.
+#: Rows that one transaction changes, so that other transactions wait only briefly.
+#: Dead letters are larger than messages.
 _MESSAGES_PER_PORTION = 1_000
 _DEAD_LETTERS_PER_PORTION = 200
-#: Seconds after which a run ends; the next run goes on.
+#: Seconds after which a run ends; the next run continues.
 _LONGEST_RUN_SECONDS = 2.0
 
 _has_link = sa.exists(sa.select(L.id).where(L.id == M.owner))
 _is_alive = sa.exists(sa.select(L.id).where(L.id == M.owner, L.until >= now()))
 _is_expired = (M.expires <= now()) & M.owner.is_(None)
 
-#: Queues whose messages are held by dead links.
+#: Queues with messages whose owners are dead links.
 FIND_ABANDONED = (
     sa.select(M.queue).where(M.owner.is_not(None), sa.not_(_is_alive)).distinct()
 )
@@ -79,10 +79,10 @@ DELETE_EXPIRED_DEAD = sa.delete(DEAD).where(D.id.in_(_expired_dead))
 
 
 class Housekeeper:
-    """Looks after the tables, for all links of a process together.
+    """Gives back messages of dead links, and deletes expired rows, for a whole process.
 
-    Each link calls :meth:`run` when it opens and when it renews its lease. A run reads
-    three short queries, and writes only if there is something to do.
+    A link calls :meth:`run` when it opens, and when it renews the leases of its
+    process. A run executes three short queries, and writes only if it has to.
     """
 
     def __init__(self, database: Database, watcher: Watcher) -> None:
@@ -91,7 +91,7 @@ class Housekeeper:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Give back and delete what is over, unless another link is doing it.
+        """Give back abandoned messages and delete expired rows, unless a run is active.
 
         :raises BrokerError: if the database is away.
         """
@@ -120,7 +120,7 @@ class Housekeeper:
             self._repeat(DELETE_EXPIRED_DEAD, _DEAD_LETTERS_PER_PORTION, deadline)
 
     def _close_links_of_killed(self) -> list[str]:
-        """Remove the links of processes that are known to be dead; return these."""
+        """Remove links of processes that have certainly ended; return the processes."""
         found = self._database.read(READ_PROCESSES)
         killed = [name for (name,) in found if self._database.is_dead(name)]
         if killed:

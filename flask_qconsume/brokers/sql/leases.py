@@ -15,7 +15,7 @@ from .database import Step
 
 
 class Renewal:
-    """One statement that renews leases; links that ask meanwhile share its result.
+    """One statement that renews leases; links that call meanwhile share its result.
 
     :param leader: The number of the link that executes it.
     :param links: The numbers of all links whose leases it renews.
@@ -49,7 +49,7 @@ class Renewal:
             self._ended.set()
 
     def covers(self, link: int) -> bool:
-        """Return whether it renews the lease of a link."""
+        """Return whether this statement renews the lease of a link."""
         return link in self._links
 
     def wait(self) -> None:
@@ -65,7 +65,8 @@ class Renewal:
 class LinkLeases:
     """The leases of this process's links.
 
-    An idle process with a hundred links would otherwise commit ten times a second.
+    If each link renewed its own lease, every 10 seconds, an idle process with a hundred
+    links would commit ten times a second.
 
     :param lease: Seconds for which a renewed lease lasts.
     :param interval: Seconds between two calls of :meth:`renew` for each link.
@@ -76,12 +77,12 @@ class LinkLeases:
         self._lease = lease
         self._interval = interval
         self._lock = threading.Lock()
-        #: When each link has asked last, by :func:`time.monotonic`.
+        #: When each link called :meth:`renew` last, by :func:`time.monotonic`.
         self._asked: dict[int, float] = {}
         self._renewal: Renewal | None = None
 
     def renew(self, link: int) -> Renewal:
-        """Renew the lease of a link, and those of other links that ask regularly.
+        """Renew the lease of a link, and those of other links that call regularly.
 
         :raises BrokerError: if the database is away.
         """
@@ -105,7 +106,7 @@ class LinkLeases:
             self._asked.pop(link, None)
 
     def _find_renewal(self, link: int) -> tuple[Renewal, bool]:
-        """Return the renewal that counts for a link, and whether it has to run it."""
+        """Return the renewal for a link, and whether the link has to run it."""
         now = time.monotonic()
         last = self._renewal
         is_recent = last is not None and now < last.began + self._interval / 2

@@ -23,8 +23,8 @@ from ...logs import get_logger
 from ...text import pluralize
 from . import statements
 from .app_database import AppDatabase
-from .database import Done
 from .database import Step
+from .database import StepResult
 from .dead_columns import make_columns
 from .rows import encode_copy
 from .rows import read_claimed
@@ -35,12 +35,12 @@ T = t.TypeVar("T")
 
 #: Seconds that a paused reader waits before it returns nothing.
 _PAUSED_SECONDS = 1.0
-#: Seconds after which a reader looks by itself. The watcher looks every second or more
-#: often, for all readers at once.
+#: Seconds after which a reader looks without a notification. The watcher looks every
+#: second or more often, for all readers at once.
 _LONGEST_WAIT_SECONDS = 30.0
 #: Seconds that :meth:`SqlLink.close` waits for the reader.
 _CLOSE_TIMEOUT_SECONDS = 3.0
-#: Seconds for which a dead letter is kept by default: a century.
+#: Seconds for which a dead letter is kept if it never expires: a century.
 _DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
 
 
@@ -59,7 +59,7 @@ class SqlLink(Link):
         self._close_lock = threading.Lock()
         #: Held by the reader while it claims messages.
         self._read_lock = threading.Lock()
-        shared.adopt_orphans()
+        shared.retry_give_back()
         shared.housekeeper.run()
         (opened,) = self._database.write(
             [
@@ -140,11 +140,11 @@ class SqlLink(Link):
     def close(self) -> None:
         with self._close_lock:
             self.closed = True
-            first = self._number >= 0
+            is_first_call = self._number >= 0
             number, self._number = self._number, -1
         self._shared.watcher.discard(self._watch)
         self._shared.leases.discard(number)
-        if first:
+        if is_first_call:
             is_quiet = self._read_lock.acquire(timeout=_CLOSE_TIMEOUT_SECONDS)
             with contextlib.suppress(BrokerError):
                 self._shared.give_back(number)
@@ -164,7 +164,7 @@ class SqlLink(Link):
 
     # -- settling ----------------------------------------------------------------------
 
-    def _write(self, *steps: Step) -> list[Done]:
+    def _write(self, *steps: Step) -> list[StepResult]:
         return self._closing_on_error(lambda: self._database.write(steps))
 
     def _closing_on_error(self, work: Callable[[], T]) -> T:
@@ -195,7 +195,7 @@ class SqlLink(Link):
             keep = forward.expires or _DEFAULT_RETENTION_SECONDS
             ack = {"ids": [forward.delivery.tag], "me": self._number}
             columns = make_columns(forward.delivery.message, forward.headers, meta)
-            bury = Step(statements.BURY, {**values, **columns, "keep": keep})
+            bury = Step(statements.ADD_DEAD_LETTER, {**values, **columns, "keep": keep})
             return [bury, Step(statements.ACK, ack)]
         values["delay"] = forward.delay or None
         values["since_"] = own_headers.read_time(
@@ -204,7 +204,7 @@ class SqlLink(Link):
         return [Step(statements.MOVE, values)]
 
     def _note_forwarded(
-        self, forward: Forward, results: Sequence[Done]
+        self, forward: Forward, results: Sequence[StepResult]
     ) -> Exception | None:
         if results[-1].changed:
             return None

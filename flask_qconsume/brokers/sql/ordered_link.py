@@ -18,23 +18,23 @@ from .app_database import AppDatabase
 from .database import Step
 from .link import SqlLink
 from .rows import encode_copy
-from .rows import read_in_order
+from .rows import read_claimed_in_order
 
-#: Messages of a queue that one statement looks at.
-_MESSAGES_PER_LOOK = 200
-#: Looks of one read, which limits its time when most messages are blocked.
-_MAX_LOOKS = 50
-#: Before the first rank, which is minus the priority.
+#: Messages of a queue that one query reads.
+_MESSAGES_PER_QUERY = 200
+#: Queries that one read executes, which limits its time if most messages are blocked.
+_MAX_QUERIES_PER_READ = 50
+#: A number below all ranks; a rank is minus the priority.
 _BEFORE_FIRST_RANK = -32_768
 
 
 class OrderedLink(SqlLink):
     """Consumes a queue in the order of each key; messages without a key have no order.
 
-    A message is *blocked* while another one with its key is in hand or was stored
-    before it, even if that one is delayed. A message that was in hand when a process
-    died is a suspect: it is handled in its place, while this process has no other
-    message of the queue.
+    A message is *blocked* while another message with its key is in hand, or was stored
+    earlier and is still in the queue, even if the other message is delayed. A message
+    that was in hand when a process died is a suspect: it is handled in its place, while
+    this process has no other message of the queue.
     """
 
     keeps_order = True
@@ -107,7 +107,7 @@ class OrderedLink(SqlLink):
                 return []  # Its turn comes when the messages in hand are settled.
             picked = self._pick(room) if suspect is None else [suspect]
             rows = self._claim_picked(picked) if picked else []
-            claimed = [read_in_order(row, self.queue) for row in rows]
+            claimed = [read_claimed_in_order(row, self.queue) for row in rows]
             with self._in_hand_lock:
                 self._in_hand.update(number for number, _ in claimed)
                 self._holds_suspect = suspect is not None and bool(claimed)
@@ -123,18 +123,18 @@ class OrderedLink(SqlLink):
         """Return the numbers of messages that are not blocked, in the queue's order."""
         picked: list[int] = []
         rank, after = _BEFORE_FIRST_RANK, 0
-        for _ in range(_MAX_LOOKS):
+        for _ in range(_MAX_QUERIES_PER_READ):
             found = self._database.read(
                 statements.PICK_IN_ORDER,
                 {
                     "queue_": self.queue,
-                    "n": _MESSAGES_PER_LOOK,
+                    "n": _MESSAGES_PER_QUERY,
                     "after_rank": rank,
                     "after": after,
                 },
             )
             picked += [number for number, _, is_blocked in found if not is_blocked]
-            if len(picked) >= room or len(found) < _MESSAGES_PER_LOOK:
+            if len(picked) >= room or len(found) < _MESSAGES_PER_QUERY:
                 break
             after, rank, _ = found[-1]
         return picked[:room]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from ...broker.compose import make_unroutable_error
 from ...broker.group_commit import GroupCommit
 from ...broker.group_publisher import GroupPublisher
-from ...broker.publish_request import OwnMessage
 from ...broker.publish_request import PublishRequest
+from ...broker.publish_request import RequestMessage
 from ...broker.publish_request import RoundTrip
 from ...errors import BrokerUnavailable
 from ...message import Outgoing
@@ -45,14 +45,14 @@ class SqlPublisher(GroupPublisher):
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         self._shared.database.check_room()
         rows: list[NewMessage] = []
-        sent: list[OwnMessage] = []
+        sent: list[RequestMessage] = []
         for batch, number in trip:
-            found = self._create_rows_or_settle(batch, number, leader.left)
+            found = self._create_rows_or_settle(batch, number, leader.seconds_left)
             if found:
                 rows += found
                 sent.append((batch, number))
         if rows:
-            self._shared.database.write([Insert(rows)], leader.left)
+            self._shared.database.write([Insert(rows)], leader.seconds_left)
         for batch, number in sent:
             batch.settle(number, None)
         self._announce(rows)
@@ -65,7 +65,7 @@ class SqlPublisher(GroupPublisher):
     def _create_rows_or_settle(
         self, batch: PublishRequest, number: int, seconds_left: float
     ) -> list[NewMessage]:
-        """Create the rows of a message; if there are none, set its result."""
+        """Create the rows of a message; without rows, set the message's result."""
         message = batch.messages[number]
         try:
             queues = self._find_queues(message, seconds_left)
@@ -85,7 +85,7 @@ class SqlPublisher(GroupPublisher):
         queues = self._bindings.find_queues(exchange, key, seconds_left)
         if queues or not message.mandatory:
             return queues
-        # The cache may be old, and an emptied database has lost the bindings.
+        # The cache may be old, or the tables may have been emptied.
         self._bindings.clear_cache()
         self._declare_again()
         queues = self._bindings.find_queues(exchange, key, seconds_left)

@@ -88,14 +88,14 @@ def read_claimed(row: Sequence[t.Any], queue: str) -> tuple[int, Message]:
     return id, read_message(meta, body, queue, bool(redelivered), key)
 
 
-def read_in_order(row: Sequence[t.Any], queue: str) -> tuple[int, Message]:
-    """Do the same as :func:`read_claimed`, in a queue that counts deaths itself."""
+def read_claimed_in_order(row: Sequence[t.Any], queue: str) -> tuple[int, Message]:
+    """Decode as :func:`read_claimed` does, and add the column ``deaths``."""
     id, message = read_claimed(row, queue)
     return id, dataclasses.replace(message, deaths=row[3])
 
 
 def _add_key(headers: t.Any, key: str | None) -> t.Any:
-    """Add the column of another program's row, which lacks our header."""
+    """Add the column ``key`` to the headers; rows of other programs lack the header."""
     if key is None:
         return headers
     return {own_headers.KEY: key, **(headers if isinstance(headers, dict) else {})}
@@ -110,7 +110,7 @@ def _decode_meta(meta: t.Any) -> Mapping[str, t.Any]:
 
 
 def _read_body(body: t.Any) -> bytes:
-    # SQLite stores what another program inserts, also a text or a number.
+    # SQLite stores any value that another program inserts, such as a text or a number.
     if isinstance(body, bytes):
         return body
     return str(body).encode("utf-8", "surrogateescape")

@@ -23,7 +23,7 @@ class now(FunctionElement[float]):
 
 @compiles(now, "postgresql")
 def _compile_now_for_postgresql(element: now, compiler: t.Any, **options: t.Any) -> str:
-    # The time at which the statement began, not the transaction. PostgreSQL takes no
+    # The time at which the statement began, not the transaction. PostgreSQL uses no
     # index for a comparison with 'clock_timestamp', which changes in a statement.
     return "extract(epoch from statement_timestamp())::float8"
 
@@ -68,8 +68,8 @@ def _time(name: str, **options: t.Any) -> sa.Column[float]:
     return sa.Column(name, sa.Double, **options)
 
 
-#: PostgreSQL's autovacuum waits for a fifth of a table to change, and then pauses after
-#: each few pages. Rows of these tables live for seconds, so it must run often and fast.
+#: By default, autovacuum waits until a fifth of a table has changed, and pauses after a
+#: few pages. Rows of these tables live for seconds, so it must run often and fast.
 _VACUUM = {
     "storage": "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0"
 }
@@ -78,7 +78,7 @@ _VACUUM = {
 class CreateTable(sa.schema.CreateTable):
     """Creates a table that does not exist, on PostgreSQL with its storage parameters.
 
-    SQLAlchemy takes them as an argument of the table from version 2.1 on only.
+    SQLAlchemy 2.0 has no argument of a table for storage parameters; 2.1 has one.
     """
 
     def __init__(self, table: sa.Table) -> None:
@@ -95,8 +95,8 @@ def _compile_table_for_postgresql(
 
 
 def _table(name: str, *columns: sa.schema.SchemaItem, **options: t.Any) -> sa.Table:
-    # SQLite would use the highest number again after its row is deleted, and a late
-    # acknowledgement would delete another message, unless the numbers only grow.
+    # Without AUTOINCREMENT, SQLite uses the highest number again after its row is
+    # deleted, and a late acknowledgement would delete another message.
     options["sqlite_autoincrement"] = True
     return sa.Table(f"qconsume_{name}", METADATA, *columns, **options)
 
@@ -139,7 +139,7 @@ MESSAGE = _table(
     sa.Column("rank", sa.SmallInteger, nullable=False, server_default="0"),
     # Null, unless the message is delayed.
     _time("due"),
-    # The time from which the message is ready, also while it is delayed.
+    # The time from which the message is ready; for a delayed message, as ``due``.
     _time("since", nullable=False, server_default=now()),
     _time("expires"),
     _number("owner"),
@@ -185,8 +185,9 @@ DEAD = _table(
     _text("meta"),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-#: One row for each version that the tables have had; all have the same random name of
-#: the database. Of two processes that upgrade at once, the second cannot add its row.
+#: One row for each version that the tables have had. All rows have the same random
+#: name of the database. Of two processes that upgrade at the same time, the second one
+#: cannot add its row.
 SCHEMA_VERSION = _table(
     "version",
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
@@ -196,28 +197,28 @@ SCHEMA_VERSION = _table(
 M, D, L = MESSAGE.c, DEAD.c, LINK.c
 
 
-class _searched(FunctionElement[t.Any]):
+class _covering_columns(FunctionElement[t.Any]):
     """More columns of an index, of which PostgreSQL gets only the first.
 
     SQLite counts and searches in the index alone if it has all columns of the query,
-    also those of the index's own condition. PostgreSQL knows that condition, keeps
-    large values of a row elsewhere, and has a limit for the size of an entry.
+    also those of the index's own condition. PostgreSQL knows that condition, stores
+    large values outside of the table, and limits the size of an index entry.
     """
 
     inherit_cache = True
 
 
-@compiles(_searched, "postgresql")
-def _compile_searched_for_postgresql(
-    element: _searched, compiler: t.Any, **options: t.Any
+@compiles(_covering_columns, "postgresql")
+def _compile_covering_for_postgresql(
+    element: _covering_columns, compiler: t.Any, **options: t.Any
 ) -> str:
     first, *_ = element.clauses
     return str(compiler.process(first, **options))
 
 
-@compiles(_searched, "sqlite")
-def _compile_searched_for_sqlite(
-    element: _searched, compiler: t.Any, **options: t.Any
+@compiles(_covering_columns, "sqlite")
+def _compile_covering_for_sqlite(
+    element: _covering_columns, compiler: t.Any, **options: t.Any
 ) -> str:
     return str(compiler.process(element.clauses, **options))
 
@@ -232,13 +233,21 @@ def _index(
 
 IS_READY = M.owner.is_(None) & M.due.is_(None)
 
-_index("message_ready", M.queue, M.rank, _searched(M.id, M.owner, M.due), when=IS_READY)
+_index(
+    "message_ready",
+    M.queue,
+    M.rank,
+    _covering_columns(M.id, M.owner, M.due),
+    when=IS_READY,
+)
 _index("message_due", M.queue, M.due, when=M.due.is_not(None))
 _index("message_owner", M.owner, when=M.owner.is_not(None))
 _index("message_key", M.queue, M.key, M.id, when=M.key.is_not(None))
 _index("message_redelivered", M.queue, M.id, when=M.redelivered)
 _index("message_expires", M.expires, when=M.expires.is_not(None))
-_index("dead_queue", D.queue, D.id, _searched(D.until, D.died_at, D.size, D.search))
+_index(
+    "dead_queue", D.queue, D.id, _covering_columns(D.until, D.died_at, D.size, D.search)
+)
 _index("dead_until", D.until)
 _index("dead_message", D.message_id, when=D.message_id.is_not(None))
 _index("dead_error", D.queue, D.error, D.place, D.died_at)

@@ -21,8 +21,8 @@ from .schema import L
 from .schema import M
 from .schema import now
 
-#: Delayed messages that one statement makes ready, at the most.
-MAX_RIPENED = 1_000
+#: Delayed messages that one statement makes ready, at most.
+_DUE_MESSAGES_PER_STATEMENT = 1_000
 
 
 class one_of(FunctionElement[t.Any]):
@@ -79,13 +79,13 @@ def _parameter(name: str, kind: sa.types.TypeEngine[t.Any] | None = None) -> t.A
 
 _queue = _parameter("queue_", sa.Text())
 _me = _parameter("me", sa.BigInteger())
-# PostgreSQL would use the index of 'owner' for a plain comparison, and walk over all
-# dead rows that this link has ever held.
+# For a plain comparison, PostgreSQL would use the index of 'owner', and read all
+# deleted rows that this link has ever owned.
 _is_mine = sa.func.coalesce(M.owner, 0) == _me
 
+_names = each(_parameter("queues")).table_valued("value", name="value")
 #: Parameters: queues. Rows: queue, whether a message is ready, seconds until the next
 #: delayed message is due.
-_names = each(_parameter("queues")).table_valued("value", name="value")
 FIND_READY = sa.select(
     _names.c.value,
     sa.exists(sa.select(M.id).where(M.queue == _names.c.value, IS_READY)),
@@ -98,11 +98,11 @@ _due = (
     sa.select(M.id)
     .where(one_of(M.queue, "queues"), M.due <= now(), M.owner.is_(None))
     .order_by(M.due)
-    .limit(MAX_RIPENED)
+    .limit(_DUE_MESSAGES_PER_STATEMENT)
     .with_for_update(skip_locked=True)
 )
-#: Parameters: queues. Makes delayed messages ready that are due.
-RIPEN = sa.update(MESSAGE).where(M.id.in_(_due)).values(due=None)
+#: Parameters: queues. Makes delayed messages that are due ready.
+MAKE_READY = sa.update(MESSAGE).where(M.id.in_(_due)).values(due=None)
 
 #: Parameters: queue_, n. The numbers of the messages to be handled next.
 PICK = (
@@ -121,8 +121,9 @@ READ_CLAIMED = (
     .order_by(M.rank, M.id)
 )
 
-# In a queue with an order, a message is *blocked* by another one with its key: by an
-# earlier one, or by a later one that is in hand, since it was committed first.
+# In a queue with an order, a message is *blocked* by another message with its key: by
+# an earlier message, or by a later message that is in hand. The latter happens if the
+# later message was committed first.
 _other = MESSAGE.alias("other")
 _is_blocked = M.key.is_not(None) & sa.exists(
     sa.select(sa.literal(1)).where(
@@ -132,7 +133,7 @@ _is_blocked = M.key.is_not(None) & sa.exists(
     )
 )
 _after_rank = _parameter("after_rank", sa.SmallInteger())
-#: Parameters: queue_, n, after_rank, after. Rows: number, rank, whether it is blocked.
+#: Parameters: queue_, n, after_rank, after. Rows: number, rank, whether blocked.
 PICK_IN_ORDER = (
     sa.select(M.id, M.rank, _is_blocked)
     .where(
@@ -161,7 +162,7 @@ _unblocked = (
 #: Parameters: ids, me. Only messages that are still free, and not blocked.
 CLAIM_IN_ORDER = sa.update(MESSAGE).where(M.id.in_(_unblocked)).values(owner=_me)
 #: Parameters: ids, me. Claimed messages that are blocked after all: another process has
-#: claimed one with the same key at the same time.
+#: claimed a message with the same key at the same time.
 FIND_BLOCKED = sa.select(M.id).where(
     one_of(M.id, "ids"),
     _is_mine,
@@ -177,7 +178,7 @@ FIND_BLOCKED = sa.select(M.id).where(
 
 #: Parameters: ids, me.
 ACK = sa.delete(MESSAGE).where(one_of(M.id, "ids"), _is_mine)
-#: Parameters: id_, me, queue_, delay (seconds or null), since (a time or null), meta.
+#: Parameters: id_, me, queue_, delay (seconds or null), since_ (a time or null), meta_.
 MOVE = (
     sa.update(MESSAGE)
     .where(M.id == _parameter("id_", sa.BigInteger()), _is_mine)
@@ -198,7 +199,7 @@ MOVE = (
 _id = _parameter("id_", sa.BigInteger())
 #: Parameters: id_, me, queue_, keep (seconds), meta_, and those of
 #: :func:`.dead_columns.make_columns`.
-BURY = sa.insert(DEAD).from_select(
+ADD_DEAD_LETTER = sa.insert(DEAD).from_select(
     [
         *("queue", "died_at", "until", "rank", "key", "message_id", "consumer"),
         *("error", "place", "search", "size", "meta", "body"),
@@ -244,11 +245,12 @@ RENEW_LINKS = (
 FIND_LINKS = sa.select(L.id).where(one_of(L.id, "ids"))
 #: Parameters: me. Gives back all messages of a link, to their places and unmarked.
 GIVE_BACK_ALL = sa.update(MESSAGE).where(M.owner == _me).values(owner=None)
+#: Parameters: me.
 CLOSE_LINK = sa.delete(LINK).where(L.id == _me)
 
 #: Rows: the processes that have links.
 READ_PROCESSES = sa.select(L.process).where(L.process != "").distinct()
-#: Parameters: queues. Rows: the processes that consume one of them.
+#: Parameters: queues. Rows: the processes that consume one of the queues.
 READ_READERS = READ_PROCESSES.where(one_of(L.queue, "queues"))
 #: Parameters: processes.
 CLOSE_LINKS_OF = sa.delete(LINK).where(one_of(L.process, "processes"))
@@ -258,12 +260,12 @@ READ_BINDINGS = sa.select(BINDING.c.queue, BINDING.c.pattern, BINDING.c.kind).wh
     BINDING.c.exchange == _parameter("exchange_", sa.Text())
 )
 READ_QUEUES = sa.select(QUEUE.c.name)
-#: Parameters: queue_, exchange_, pattern_, kind_.
 _binding = (
     BINDING.c.queue == _queue,
     BINDING.c.exchange == _parameter("exchange_", sa.Text()),
     BINDING.c.pattern == _parameter("pattern_", sa.Text()),
 )
+#: Parameters: queue_, exchange_, pattern_, kind_.
 BIND = sa.insert(BINDING).from_select(
     ["queue", "exchange", "pattern", "kind"],
     sa.select(
@@ -279,6 +281,7 @@ BIND = sa.insert(BINDING).from_select(
         )
     ),
 )
+#: Parameters: queue_, exchange_, pattern_.
 UNBIND = sa.delete(BINDING).where(*_binding)
 #: Parameters: queue_.
 ADD_QUEUE = sa.insert(QUEUE).from_select(

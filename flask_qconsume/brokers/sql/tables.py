@@ -36,7 +36,7 @@ _ADD_FIRST_VERSION = sa.insert(SCHEMA_VERSION).from_select(
     ),
 )
 
-#: Names that an error lists, at the most.
+#: Names that an error lists, at most.
 _MAX_LISTED_NAMES = 6
 
 
@@ -58,7 +58,7 @@ _ALL_NAMES = list_names(_TABLES)
 class Tables:
     """The tables of this package in one database.
 
-    :param upgrades: For each version the steps that make the next version of it.
+    :param upgrades: For each version, the steps that upgrade it to the next version.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Tables:
         self._upgrades = upgrades
 
     def complete(self) -> None:
-        """Create or upgrade what is missing; change nothing if all is there.
+        """Create or upgrade what is missing; change nothing if nothing is missing.
 
         :raises TopologyMismatch: if the tables are of another program, or newer.
         """
@@ -107,7 +107,7 @@ class Tables:
         self._read_version(self._database.find_names())
 
     def _read_version(self, names: Collection[str]) -> int | None:
-        """Return the version of the tables; ``None`` if there is none yet."""
+        """Return the version of the tables; ``None`` without tables."""
         if SCHEMA_VERSION.name not in names:
             return None
         _check_table(SCHEMA_VERSION, names, self._database.name)
@@ -130,7 +130,7 @@ class Tables:
         try:
             self._database.write([*lock, *steps, *create_tables()])
         except BrokerError:
-            # Another process may have upgraded them since their version was read.
+            # Another process may have upgraded the tables since their version was read.
             if self._read_version(self._database.find_names()) in {None, version}:
                 raise
             self._database.write([*lock, *create_tables()])

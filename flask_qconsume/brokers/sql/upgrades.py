@@ -1,8 +1,8 @@
 """Upgrades of the tables: the steps from each version to the next one. No I/O.
 
-Version 1 is the first one. A change of the tables in :mod:`.schema` adds one to
-``VERSION`` there, and its steps here. The steps run in the transaction that also
-records the new version, and before tables and indexes that are missing are created.
+Version 1 is the first version. A change of the tables in :mod:`.schema` increases
+``VERSION`` there by one, and adds its steps here. The steps run in the transaction that
+also records the new version, before missing tables and indexes are created.
 """
 
 from __future__ import annotations

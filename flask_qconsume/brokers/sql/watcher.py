@@ -1,4 +1,4 @@
-"""Wakes readers once their queues have messages: announced, due, or found by a look."""
+"""Wakes readers whose queues have new or due messages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = get_logger("flask_qconsume.brokers.sql")
 
 #: Seconds after a failed look until the next one.
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
-#: Seconds between two looks, at least.
+#: Seconds between two looks, at least: a *look* is one query for all queues.
 _MIN_PAUSE_SECONDS = 0.005
-#: Seconds after an announcement of another process until a look for delayed messages.
-#: Many announcements end in one look.
-_HEARD_PAUSE_SECONDS = 0.1
+#: Seconds between an announcement of another process and the look for delayed
+#: messages that follows it. Announcements in this time share the look.
+_PAUSE_AFTER_ANNOUNCEMENT_SECONDS = 0.1
 #: Seconds that :meth:`Watcher.join` waits for the thread.
 _CLOSE_TIMEOUT_SECONDS = 3.0
 
@@ -76,7 +76,10 @@ class Watcher:
         channel = self._open_channel()
         with self._lock:
             self._watches[watch] = None
-            is_first, self._thread = self._thread is None, self._thread or self._make()
+            is_first, self._thread = (
+                self._thread is None,
+                self._thread or self._create_thread(),
+            )
         if is_first:
             channel.start()
             self._thread.start()
@@ -112,7 +115,7 @@ class Watcher:
         if self._thread is not None:
             self._thread.join(_CLOSE_TIMEOUT_SECONDS)
 
-    def _make(self) -> BackgroundThread:
+    def _create_thread(self) -> BackgroundThread:
         return BackgroundThread(self._run)
 
     def _open_channel(self) -> Channel:
@@ -121,12 +124,12 @@ class Watcher:
             return channel  # The lock would make each publish slower.
         with self._lock:
             if self._channel is None:
-                self._channel = self._database.open_channel(self._hear)
+                self._channel = self._database.open_channel(self._wake_readers_and_look)
             return self._channel
 
-    def _hear(self, queues: Collection[str] | None) -> None:
+    def _wake_readers_and_look(self, queues: Collection[str] | None) -> None:
         self._notify(queues)
-        self._look_within(_HEARD_PAUSE_SECONDS)
+        self._look_within(_PAUSE_AFTER_ANNOUNCEMENT_SECONDS)
 
     def _look_within(self, seconds: float) -> None:
         moment = time.monotonic() + seconds
@@ -155,21 +158,21 @@ class Watcher:
                 self._look()
             return min(channel.poll_interval, self._next_due - time.monotonic())
         except BrokerError:
-            pass  # The links notice it, too, and are replaced.
+            pass  # The links get the same error, and are replaced.
         except Exception:
-            # Nothing would start another thread.
+            # If the thread ended, nothing would start another thread.
             logger.exception("Looking for new messages failed")
         self._next_due = 0.0
         return _PAUSE_AFTER_ERROR_SECONDS
 
     def _look(self) -> None:
-        # Announcements during the look bring the time forward again.
+        # An announcement during the look sets an earlier time again.
         self._next_due = float("inf")
         queues = sorted({watch.queue for watch in self._watches})
         found = self._find_ready(queues)
         if any(due_in is not None and due_in <= 0 for _, _, due_in in found):
-            # At most a portion. The next look, which is soon, takes the next one.
-            self._database.write([Step(statements.RIPEN, {"queues": queues})])
+            # Makes up to 1,000 messages ready. The next look follows soon.
+            self._database.write([Step(statements.MAKE_READY, {"queues": queues})])
             found = self._find_ready(queues)
         self._notify({queue for queue, is_ready, _ in found if is_ready})
         pauses = [due_in for _, _, due_in in found if due_in is not None]

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 from flask_qconsume.brokers.sql import housekeeping
-from flask_qconsume.brokers.sql.database import Done
 from flask_qconsume.brokers.sql.database import Step
+from flask_qconsume.brokers.sql.database import StepResult
 
 from .tools import QUEUE
 from .tools import SqlQueue
@@ -86,7 +86,7 @@ def test_one_link_of_a_process_works_for_all(queue: SqlQueue) -> None:
     class Watched:
         read = database.read
 
-        def write(self, steps: list[Step]) -> list[Done]:
+        def write(self, steps: list[Step]) -> list[StepResult]:
             writes.extend(steps)
             is_writing.set()
             may_go_on.wait(20)

@@ -12,8 +12,8 @@ import gevent
 import pytest
 import sqlalchemy as sa
 
-from flask_qconsume.brokers.sql.database import Done
 from flask_qconsume.brokers.sql.database import Step
+from flask_qconsume.brokers.sql.database import StepResult
 from flask_qconsume.brokers.sql.sqlite.database_file import DatabaseFile
 from flask_qconsume.brokers.sql.sqlite.options import SqliteOptions
 from flask_qconsume.brokers.sql.sqlite.sqlite_database import SqliteDatabase
@@ -44,7 +44,9 @@ def open_database(path: pathlib.Path, **options: t.Any) -> SqliteDatabase:
     return SqliteDatabase(DatabaseFile(path, False), SqliteOptions(**options))
 
 
-def add(database: SqliteDatabase, *numbers: int, timeout: float = 20.0) -> list[Done]:
+def add(
+    database: SqliteDatabase, *numbers: int, timeout: float = 20.0
+) -> list[StepResult]:
     return database.write([Step(ADD, {"n": n}) for n in numbers], timeout)
 
 

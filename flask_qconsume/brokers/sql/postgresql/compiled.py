@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 
 _DIALECT = psycopg.dialect()  # type: ignore[no-untyped-call]
 
-#: Statements that are kept compiled. There are some thirty.
+#: Compiled statements in the cache. This package has some thirty statements.
 _MAX_STATEMENTS = 256
 
 

@@ -13,7 +13,7 @@ from ....first_use import ForkGuard
 
 RV = t.TypeVar("RV")
 
-#: Seconds between two looks at the time limit. psycopg looks for signals as often.
+#: Seconds between two checks of the time limit; psycopg's default, for signals.
 _CHECK_INTERVAL_SECONDS = 0.1
 
 
@@ -24,7 +24,8 @@ class TimeLimitReached(psycopg.OperationalError):
 class PostgresConnection(psycopg.Connection[tuple[t.Any, ...]]):
     """A connection whose calls end at :attr:`deadline`, also if the server hangs.
 
-    A connection that has reached its deadline must be closed: its answer is due.
+    A connection that has reached its deadline must be closed: the answer to the
+    interrupted call may still arrive.
     """
 
     #: When calls end, by :func:`time.monotonic`. Another thread may set it.
@@ -32,7 +33,7 @@ class PostgresConnection(psycopg.Connection[tuple[t.Any, ...]]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is neither closed, nor in a transaction, nor waits for answers."""
+        """Whether it is open, in no transaction, and expects no answer."""
         return self.pgconn.transaction_status == TransactionStatus.IDLE
 
     def interrupt(self) -> None:
@@ -40,9 +41,9 @@ class PostgresConnection(psycopg.Connection[tuple[t.Any, ...]]):
         self.deadline = 0.0
 
     def is_alive(self) -> bool:
-        """Return whether the server has kept an idle connection open; no round trip."""
+        """Return whether an idle connection is still open, without a round trip."""
         try:
-            # The first call may read the server's reason; the second one the end.
+            # The first call may read the server's reason, and the second call the end.
             self.pgconn.consume_input()
             self.pgconn.consume_input()
         except psycopg.Error:
@@ -60,7 +61,7 @@ class PostgresConnection(psycopg.Connection[tuple[t.Any, ...]]):
         return super().wait(self._limit(gen), interval, **options)
 
     def _limit(self, gen: PQGen[RV]) -> PQGen[RV]:
-        """Wrap a generator, which psycopg resumes at each interval, too."""
+        """Wrap a generator of psycopg, which is also resumed after each interval."""
         guard = ForkGuard()
         try:
             wanted = next(gen)

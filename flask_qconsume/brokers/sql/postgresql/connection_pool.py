@@ -32,7 +32,8 @@ class ConnectionAttempt:
         """Open the connection.
 
         :param timeout: Seconds.
-        :raises TimeLimitReached: if it takes longer; it is closed once it is there.
+        :raises TimeLimitReached: if that takes longer; a connection that opens later is
+            closed.
         """
         BackgroundThread(self._open).start()
         try:
@@ -68,7 +69,7 @@ class ConnectionAttempt:
 
 
 class PostgresPool:
-    """Up to ``size`` connections, which are opened when they are needed first.
+    """Up to ``size`` connections, each opened when it is first needed.
 
     Safe in any thread or greenlet.
     """
@@ -85,7 +86,7 @@ class PostgresPool:
     def lend(self, timeout: float) -> Iterator[PostgresConnection]:
         """Lend a connection during a block.
 
-        A connection that the block leaves in a transaction, or in a call, is closed.
+        A connection that is in a transaction or in a call after the block is closed.
 
         :param timeout: Seconds for waiting and for everything in the block.
         :raises BrokerUnavailable: if all connections stay in use, or the pool is

@@ -1,8 +1,7 @@
 """Errors of PostgreSQL and psycopg, translated into those of this package. No I/O.
 
 A server's error has a code of five characters, the SQLSTATE. libpq hides the code of an
-error that ends the opening of a connection, so such errors are told apart by their
-English text.
+error while a connection is opened, so such errors are told apart by their English text.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ....errors import UnsupportedByBroker
 
 
 class TransactionConflict(BrokerUnavailable):
-    """PostgreSQL undid a transaction, which is likely to succeed if it is repeated."""
+    """PostgreSQL rolled back a transaction, which may succeed if it is repeated."""
 
 
 class ServerIsReadOnly(BrokerUnavailable):
@@ -29,7 +28,7 @@ class ServerIsReadOnly(BrokerUnavailable):
 
 
 class Explanation(t.NamedTuple):
-    """How an error of PostgreSQL is raised: as which exception, with which text."""
+    """The exception and the text with which an error of PostgreSQL is raised."""
 
     kind: type[BrokerError]
     #: ``{0}`` is replaced by the text of PostgreSQL.
@@ -121,8 +120,8 @@ EXPLANATIONS: t.Mapping[str, Explanation] = {
     "58": _OUTAGE,
     "XX": _OUTAGE,
 }
-#: Parts of the texts of errors that ended the opening of a connection.
-_TEXTS: t.Mapping[str, Explanation] = {
+#: Parts of the texts of errors while a connection is opened.
+_EXPLANATIONS_BY_TEXT: t.Mapping[str, Explanation] = {
     "unsupported startup parameter": _POOLER,
     "password authentication failed": _LOGIN,
     "no password supplied": _LOGIN,
@@ -140,7 +139,7 @@ _UNKNOWN_DATABASE = re.compile(r'database ".*" does not exist')
 
 #: Classes of errors after which a commit may have happened: outages of the connection
 #: and of the server.
-_ENDS = ("08", "57P", "58", "XX")
+_CODES_OF_OUTAGES = ("08", "57P", "58", "XX")
 
 
 def translate_error(error: psycopg.Error, *, committing: bool = False) -> BrokerError:
@@ -149,7 +148,9 @@ def translate_error(error: psycopg.Error, *, committing: bool = False) -> Broker
     :param committing: Whether the server may have committed the transaction.
     """
     kind, sentence = _explain(error)
-    if committing and (error.sqlstate is None or error.sqlstate.startswith(_ENDS)):
+    if committing and (
+        error.sqlstate is None or error.sqlstate.startswith(_CODES_OF_OUTAGES)
+    ):
         kind = AnswerLost
     return kind(sentence.format(read_text(error)))
 
@@ -164,7 +165,7 @@ def _explain(error: psycopg.Error) -> Explanation:
     if (code := error.sqlstate) is not None:
         return EXPLANATIONS.get(code) or EXPLANATIONS.get(code[:2]) or _OTHER
     text = str(error)
-    for part, explanation in _TEXTS.items():
+    for part, explanation in _EXPLANATIONS_BY_TEXT.items():
         if part in text:
             return explanation
     if _UNKNOWN_ROLE.search(text):

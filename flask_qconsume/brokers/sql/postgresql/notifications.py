@@ -1,7 +1,8 @@
 """Announcements of new messages, by LISTEN and NOTIFY.
 
-A transaction that notifies holds a lock of the whole server while it commits. So the
-announcement is a transaction of its own, and those of many publishes are sent as one.
+A transaction that notifies holds a lock of the whole server while it commits. So an
+announcement is a transaction of its own, and the announcements of many publishes are
+sent together.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ....errors import BrokerError
 from ....first_use import ForkGuard
 from ....logs import get_logger
 from ..database import Channel
-from ..database import Listen
+from ..database import WakeReaders
 from .connection import PostgresConnection
 
 logger = get_logger("flask_qconsume.brokers.sql")
@@ -48,7 +49,7 @@ def encode_payload(sender: str, queues: Collection[str]) -> str:
     'a1\\nbilling\\nstock'
     """
     text = "\n".join([sender, *queues])
-    # Without queues, it means all of them.
+    # An announcement without queues means all queues.
     return text if len(text.encode()) <= _MAX_PAYLOAD_BYTES else f"{sender}\n"
 
 
@@ -65,7 +66,7 @@ def decode_payload(text: str) -> tuple[str, set[str] | None]:
 
 
 class Announcer:
-    """Sends announcements in a thread, the first at once and the next ones together."""
+    """Sends announcements in a thread: the first at once, the next ones together."""
 
     def __init__(self, sender: str, notify: Notify) -> None:
         self._sender = sender
@@ -86,7 +87,7 @@ class Announcer:
             self._start()
 
     def close(self) -> None:
-        """Send the last announcement, if that is possible within a second."""
+        """Send the last announcement, for a second at most, and end the thread."""
         self._closing.set()
         self._changed.set()
         if self._thread is not None:
@@ -113,7 +114,7 @@ class Announcer:
             if queues:
                 self._notify(encode_payload(self._sender, sorted(queues)))
         except BrokerError:
-            return  # The readers look by themselves, once a second.
+            return  # The readers look once a second without an announcement.
         except Exception:
             logger.exception("New messages could not be announced")
 
@@ -121,16 +122,19 @@ class Announcer:
 class NotificationListener:
     """Listens on a connection of its own, and replaces it when it is lost.
 
-    It always reads: PostgreSQL keeps all announcements until each listener has read
-    them.
+    The thread reads at once, since PostgreSQL keeps each announcement until all
+    listeners have read it.
     """
 
     def __init__(
-        self, sender: str, connect: Callable[[], PostgresConnection], listen: Listen
+        self,
+        sender: str,
+        connect: Callable[[], PostgresConnection],
+        wake_readers: WakeReaders,
     ) -> None:
         self._sender = sender
         self._connect = connect
-        self._listen = listen
+        self._wake_readers = wake_readers
         self._guard = ForkGuard()
         self._closing = threading.Event()
         self._connection: PostgresConnection | None = None
@@ -155,7 +159,7 @@ class NotificationListener:
             try:
                 self._listen_once()
             except (psycopg.Error, BrokerError):
-                pass  # The links find out, too, and say it.
+                pass  # The links get the same error, and report it.
             except Exception:
                 logger.exception("Listening for new messages failed")
             self._guard.block_if_forked()
@@ -169,11 +173,11 @@ class NotificationListener:
             connection.deadline = float("inf")
             connection.execute(f"LISTEN {CHANNEL}")
             # Announcements may have been missed until now.
-            self._listen(None)
+            self._wake_readers(None)
             for notification in connection.notifies():
                 sender, queues = decode_payload(notification.payload)
                 if sender != self._sender:
-                    self._listen(queues)
+                    self._wake_readers(queues)
 
 
 class NotifyChannel(Channel):
@@ -183,12 +187,12 @@ class NotifyChannel(Channel):
         self,
         notify: Notify,
         connect: Callable[[], PostgresConnection],
-        listen: Listen,
+        wake_readers: WakeReaders,
     ) -> None:
-        # By this a process knows its own announcements.
+        # By this text, a process recognizes its own announcements.
         sender = uuid.uuid4().hex[:12]
         self._announcer = Announcer(sender, notify)
-        self._listener = NotificationListener(sender, connect, listen)
+        self._listener = NotificationListener(sender, connect, wake_readers)
 
     def start(self) -> None:
         self._listener.start()

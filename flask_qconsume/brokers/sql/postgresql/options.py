@@ -16,15 +16,15 @@ from ....settings import Settings
 from ....settings import suggest
 from ....text import quote
 
-#: The most connections that a process has for its calls, by default. It has another
-#: one that listens for announcements.
+#: Connections of one process for calls, at most. Another connection listens for
+#: announcements.
 _DEFAULT_POOL_SIZE = 5
-_LARGEST_POOL = 100
+_MAX_POOL_SIZE = 100
 
 _SCHEME = re.compile(r"^postgres(ql)?(\+psycopg)?(?=://)")
 
-#: Parameters of libpq, unless the URL has others. A connection that is cut without a
-#: word is noticed after 10 + 3 * 5 seconds; calls have time limits of their own.
+#: Parameters of libpq, unless the URL has others. A connection that is cut silently
+#: is noticed after 10 + 3 * 5 seconds. Calls have time limits of their own.
 _PARAMETERS: t.Mapping[str, str | int] = {
     "connect_timeout": 5,
     "fallback_application_name": "flask_qconsume",
@@ -41,19 +41,19 @@ _SESSION: t.Mapping[str, str] = {
     "statement_timeout": "35s",
     "idle_in_transaction_session_timeout": "35s",
     "client_connection_check_interval": "5s",
-    # The plan that is made while a table is nearly empty is kept when it is full: let
-    # it use the indexes from the beginning. Each statement has one.
+    # A plan that is made while a table is nearly empty is kept when the table is full,
+    # so it must use an index from the beginning. Each statement has an index.
     "enable_seqscan": "off",
-    # The cost of a sequential scan that is avoided would count as a reason to compile.
+    # PostgreSQL adds a high cost to scans that are off, and would compile such a plan.
     "jit": "off",
 }
 
-_WHERE = "'QCONSUME_TRANSPORT_OPTIONS'"
+_SETTING = "'QCONSUME_TRANSPORT_OPTIONS'"
 
 
 @dataclass(frozen=True)
 class PostgresOptions:
-    """What a broker in PostgreSQL needs to connect."""
+    """Parameters and options of the connections to PostgreSQL."""
 
     #: Parameters of libpq, with the password.
     parameters: Mapping[str, t.Any] = field(repr=False)
@@ -76,16 +76,16 @@ def read_options(settings: Settings) -> PostgresOptions:
     for name in given:
         if name not in known:
             raise ConfigurationError(
-                f"{_WHERE} has '{name}', which is not an option for"
+                f"{_SETTING} has '{name}', which is not an option for"
                 f" PostgreSQL{suggest(name, known)} There are:"
                 f" {', '.join(sorted(known))}. Parameters of libpq, such as 'sslmode',"
                 " are in 'QCONSUME_BROKER_URL': postgresql://host/name?sslmode=require"
             )
     pooled = _read_option(given, "transaction_pooling", False, "true or false")
     size = _read_option(given, "pool_size", _DEFAULT_POOL_SIZE, "a whole number")
-    if not 1 <= size <= _LARGEST_POOL:
+    if not 1 <= size <= _MAX_POOL_SIZE:
         raise ConfigurationError(
-            f"'pool_size' in {_WHERE} must be from 1 to {_LARGEST_POOL}, not {size}."
+            f"'pool_size' in {_SETTING} must be from 1 to {_MAX_POOL_SIZE}, not {size}."
         )
     return PostgresOptions(
         {**_PARAMETERS, **_read_url(settings.broker_url)},
@@ -101,7 +101,7 @@ def _create_session(schema: str, pooled: bool) -> dict[str, str]:
         return {**_SESSION, **(path if schema else {})}
     if schema:
         raise ConfigurationError(
-            f"'schema' and 'transaction_pooling' in {_WHERE} exclude each other: a"
+            f"'schema' and 'transaction_pooling' in {_SETTING} exclude each other: a"
             " pooler does not keep it. Use: ALTER ROLE … SET search_path = …"
         )
     return {}
@@ -127,6 +127,6 @@ def _read_option(
     value = given.get(name, default)
     if type(value) is not type(default):
         raise ConfigurationError(
-            f"'{name}' in {_WHERE} must be {kind}, not {quote(value)}."
+            f"'{name}' in {_SETTING} must be {kind}, not {quote(value)}."
         )
     return value

@@ -16,11 +16,11 @@ from ....first_use import PerProcess
 from ..database import CALL_TIMEOUT_SECONDS
 from ..database import Channel
 from ..database import Database
-from ..database import Done
 from ..database import Insert
-from ..database import Listen
 from ..database import PollingChannel
 from ..database import Step
+from ..database import StepResult
+from ..database import WakeReaders
 from . import queries
 from .claim_start import ClaimStart
 from .compiled import compile_statement
@@ -36,10 +36,10 @@ from .process_identity import has_ended
 from .process_identity import identify_process
 from .session import connect
 
-#: Attempts of a transaction that meets another one.
-_MAX_ATTEMPTS = 5
-#: Seconds for a claim, which takes milliseconds. A reader is the first to find a
-#: connection that hangs.
+#: Attempts of a transaction that conflicts with another transaction.
+_MAX_TRANSACTION_ATTEMPTS = 5
+#: Seconds for a claim, which takes milliseconds. A reader is the first caller that
+#: notices a hanging connection.
 _CLAIM_TIMEOUT_SECONDS = 10.0
 #: Seconds for announcing new messages.
 _NOTIFY_TIMEOUT_SECONDS = 5.0
@@ -57,9 +57,9 @@ class PostgresDatabase(Database):
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
-    ) -> list[Done]:
+    ) -> list[StepResult]:
         deadline = time.monotonic() + timeout
-        for _ in range(_MAX_ATTEMPTS - 1):
+        for _ in range(_MAX_TRANSACTION_ATTEMPTS - 1):
             with contextlib.suppress(TransactionConflict):
                 return self._write_once(steps, deadline)
         return self._write_once(steps, deadline)
@@ -89,7 +89,7 @@ class PostgresDatabase(Database):
             place = dict(zip(("rank_", "id_"), key, strict=True))
             rows = self._claim(queries.CLAIM_FROM, {**values, **place})
         if not rows and (rows := self._claim(queries.CLAIM, values)):
-            start.note_full_look(rows[0][-1])
+            start.note_full_search(rows[0][-1])
         rows.sort(key=lambda row: (row[1], row[0]))
         if rows:
             start.note_claimed(rows)
@@ -105,10 +105,10 @@ class PostgresDatabase(Database):
         off = {row[0] for row in self.read(queries.FIND_UNSAFE_SETTINGS)}
         return [text for name, text in queries.CAVEATS.items() if name in off]
 
-    def open_channel(self, listen: Listen) -> Channel:
+    def open_channel(self, wake_readers: WakeReaders) -> Channel:
         if self._options.transaction_pooling:
             return PollingChannel()
-        return NotifyChannel(self._notify, self._connect, listen)
+        return NotifyChannel(self._notify, self._connect, wake_readers)
 
     @property
     def process(self) -> str:
@@ -142,7 +142,7 @@ class PostgresDatabase(Database):
 
     def _write_once(
         self, steps: Sequence[Step | Insert], deadline: float
-    ) -> list[Done]:
+    ) -> list[StepResult]:
         with self._lend(deadline - time.monotonic()) as connection:
             if len(steps) == 1:  # The server commits it with its answer.
                 with _translating(committing=True):
@@ -160,8 +160,8 @@ class PostgresDatabase(Database):
             with _translating(), pool.lend(timeout) as connection:
                 yield connection
         except BrokerUnavailable as error:
-            # After a failover, the next connection may lead to the new primary. Beside
-            # one that hangs, the idle ones are likely to hang, too.
+            # After a failover, the next connection may lead to the new primary. If one
+            # connection hangs, the idle connections are likely to hang, too.
             if isinstance(error, ServerIsReadOnly) or _hangs(error):
                 pool.close_idle()
             raise
@@ -179,17 +179,17 @@ def _translating(*, committing: bool = False) -> t.Iterator[None]:
         raise translate_error(error, committing=committing) from error
 
 
-def _execute_step(connection: PostgresConnection, step: Step | Insert) -> Done:
+def _execute_step(connection: PostgresConnection, step: Step | Insert) -> StepResult:
     if isinstance(step, Insert):
-        # Columns of arrays: one statement of one text, however many rows there are.
+        # An array for each column: the statement is the same for any number of rows.
         columns = map(list, zip(*step.messages, strict=True))
         names = ("queue", "rank", "delay", "expires", "key", "meta", "body")
         values = dict(zip(names, columns, strict=True))
         connection.execute(queries.INSERT, values, binary=True)
-        return Done(len(step.messages))
+        return StepResult(len(step.messages))
     cursor = _execute(connection, step.statement, step.parameters)
     row = cursor.fetchone() if cursor.description else None
-    return Done(cursor.rowcount, row)
+    return StepResult(cursor.rowcount, row)
 
 
 def _execute(

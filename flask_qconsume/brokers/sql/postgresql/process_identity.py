@@ -1,7 +1,7 @@
-"""Texts by which processes of one host see that another one has ended.
+"""Identities of processes, which tell other processes of the host when one has ended.
 
-A process of the same host, and of the same container, that was killed and started again
-gives the messages back at once. From other hosts, its lease tells.
+So a process of the same host and the same container can give back the messages of a
+killed process at once. Other processes wait for the end of its lease.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def identify_process() -> str:
 def has_ended(identity: str) -> bool:
     """Return whether a process has ended; false if that is not certain.
 
-    :param identity: Its :func:`identify_process`.
+    :param identity: The result of :func:`identify_process` in the other process.
     """
     space, _, process = identity.rpartition("/")[0].rpartition("/")
     started = identity.rpartition("/")[2]
@@ -45,9 +45,9 @@ def has_ended(identity: str) -> bool:
 
 @functools.cache
 def _find_space() -> str:
-    """Return a text for the space in which a number means one process.
+    """Return a text for the space in which a process number is unique.
 
-    That is the host since its last start, and on it the container.
+    The space is a container on a host, since the last start of the host.
     """
     try:
         boot = _BOOT_ID.read_text("ascii").strip()

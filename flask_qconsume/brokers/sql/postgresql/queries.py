@@ -11,7 +11,7 @@ from ..schema import MESSAGE
 from ..schema import M
 from ..statements import CLAIMED_COLUMNS
 
-#: Seconds since the statement came. In 'RETURNING', the messages are picked by then.
+#: Seconds since the statement began; in 'RETURNING', the search has ended.
 _elapsed: sa.ColumnElement[float] = sa.literal_column(
     "extract(epoch from clock_timestamp() - statement_timestamp())::float8"
 )
@@ -27,8 +27,8 @@ def _claim(*conditions: sa.ColumnElement[bool]) -> sa.Update:
         .limit(sa.bindparam("n", type_=sa.Integer()))
         .with_for_update(skip_locked=True)
     )
-    # An array keeps the limit and the plan apart from those of the update. A join would
-    # keep its plan for a nearly empty table.
+    # The array separates the limit and the plan of the query from those of the update.
+    # A join would keep a plan that was made for a nearly empty table.
     return t.cast(
         sa.Update,
         sa.update(MESSAGE)
@@ -38,10 +38,9 @@ def _claim(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     )
 
 
-#: Parameters: queue_, n, me. Rows: ``CLAIMED_COLUMNS``, and the seconds for finding
-#: the messages.
+#: Parameters: queue_, n, me. Rows: ``CLAIMED_COLUMNS``, and the seconds of searching.
 CLAIM = _claim()
-#: Parameters: the same, and rank_ and id_: the first message to look at.
+#: Parameters: those of ``CLAIM``, and rank_ and id_ of the first message to read.
 CLAIM_FROM = _claim(
     sa.tuple_(M.rank, M.id)
     >= sa.tuple_(
@@ -50,9 +49,10 @@ CLAIM_FROM = _claim(
     )
 )
 
-#: Parameters: a list for each column. Some 1.6 times as fast as a row for each message.
-#: In binary form (%(..)b), since psycopg escapes each quote of a text array in Python:
-#: 500 messages take 9.8 ms of processor time then, and 23.4 ms in text form.
+#: Parameters: a list for each column. Arrays are some 1.6 times as fast as a row of
+#: parameters for each message. They are in binary form (``%(..)b``), since psycopg
+#: escapes each quote of a text array in Python: 500 messages take 9.8 ms of processor
+#: time in binary form, and 23.4 ms in text form.
 INSERT: t.Final = """
     INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)
     SELECT queue, rank, now.s + delay, now.s + coalesce(delay, 0), now.s + expires,
@@ -64,7 +64,7 @@ INSERT: t.Final = """
         (SELECT extract(epoch FROM clock_timestamp())::float8 AS s) AS now
 """
 
-#: Names that the search path finds.
+#: Names in the schemas of the search path.
 FIND_NAMES = sa.text(
     "WITH found AS (SELECT oid, relname, relkind FROM pg_class"
     " WHERE relname LIKE 'qconsume\\_%' AND pg_table_is_visible(oid))"
@@ -76,13 +76,13 @@ FIND_NAMES = sa.text(
 #: 'IF NOT EXISTS' does not protect from another session that creates the same.
 LOCK_DECLARATIONS = sa.text("SELECT pg_advisory_xact_lock(hashtext('qconsume'))")
 
-#: Parameters: payload. Without a wait for the disk: an announcement may be lost.
+#: Parameters: payload. Does not wait for the disk, since an announcement may be lost.
 NOTIFY = sa.text(
     "SELECT set_config('synchronous_commit', 'off', true),"
     " pg_notify('qconsume', :payload)"
 )
 
-#: What a server may lose, by the setting that is off.
+#: Warnings by the name of the setting that is off.
 CAVEATS: t.Mapping[str, str] = {
     "synchronous_commit": (
         "PostgreSQL confirms before it has written ('synchronous_commit' is off): if"

@@ -15,9 +15,9 @@ from .connection import PostgresConnection
 from .errors import ServerIsReadOnly
 from .options import PostgresOptions
 
-#: PostgreSQL 14, which notices while it executes a statement that the client is gone.
+#: PostgreSQL 14, the first that notices a lost client while it executes a statement.
 _LOWEST_VERSION = 140_000
-#: Statements that are executed as often are prepared; psycopg's own default.
+#: Executions after which a statement is prepared; psycopg's own default.
 _PREPARE_THRESHOLD = 5
 #: Seconds for preparing a session.
 _PREPARE_TIMEOUT_SECONDS = 5.0
@@ -77,7 +77,7 @@ def check_version(version: int) -> None:
 def resolve_hosts(parameters: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return the parameters with the addresses of all hosts.
 
-    libpq resolves names, too, but gevent's event loop stands still meanwhile.
+    libpq can resolve names, but gevent's event loop stands still meanwhile.
 
     :raises psycopg.OperationalError: if no host has an address.
     """
@@ -88,7 +88,7 @@ def resolve_hosts(parameters: Mapping[str, t.Any]) -> dict[str, t.Any]:
     ports = str(parameters.get("port") or "").split(",")
     ports = ports * len(names) if len(ports) == 1 else ports
     if len(ports) != len(names):
-        return dict(parameters)  # libpq explains that.
+        return dict(parameters)  # libpq explains the error.
     errors: list[OSError] = []
     found = [
         (name, address, port)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class ChangeCounter:
-    """Compares the number of the file's last change.
+    """Compares the number of the file's last change with the number at the last call.
 
-    SQLite counts the commits of other connections, also those of this process.
+    SQLite counts the commits of other connections, including those of this process.
 
-    :param connect: Opens a connection that is used for this only.
+    :param connect: Opens a connection that is used for nothing else.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
@@ -32,7 +32,7 @@ class ChangeCounter:
         return last != number
 
     def close(self) -> None:
-        """Close the connection; the next call has a new one, and returns true."""
+        """Close the connection; the next call opens a new one, and returns true."""
         connection, self.connection = self.connection, None
         self._last = None
         if connection is not None:

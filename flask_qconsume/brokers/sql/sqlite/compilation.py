@@ -1,6 +1,7 @@
 """Statements as text and parameters for SQLite. No I/O.
 
-Callers compile, since SQLAlchemy may not be used in the writing thread.
+The caller's greenlet compiles a statement, since the writing thread may not use
+SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from ..database import Done
 from ..database import Insert
 from ..database import NewMessage
 from ..database import Step
+from ..database import StepResult
 from .transactions import CompiledStep
 
 _DIALECT = sqlite.dialect(paramstyle="named")
@@ -29,9 +30,9 @@ _INSERT = (
     "INSERT INTO qconsume_message (queue, rank, due, since, expires, key, meta, body)"
 )
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
-#: Rows that one statement inserts: SQLite allows 32,766 parameters, and an interrupted
-#: thread holds the write lock.
-_MAX_ROWS = 256
+#: Rows that one statement inserts. SQLite allows 32,766 parameters, and a thread that
+#: the system interrupts keeps the write lock.
+_MAX_ROWS_PER_INSERT = 256
 
 
 def compile_step(
@@ -61,7 +62,9 @@ def compile_transaction(
     ]
 
 
-def merge_results(done: Sequence[Done], counts: Sequence[int]) -> list[Done]:
+def merge_results(
+    done: Sequence[StepResult], counts: Sequence[int]
+) -> list[StepResult]:
     """Return one result for each step, from those of its statements."""
     if len(done) == len(counts):
         return list(done)
@@ -70,17 +73,17 @@ def merge_results(done: Sequence[Done], counts: Sequence[int]) -> list[Done]:
     for count in counts:
         parts = [next(results) for _ in range(count)]
         row = parts[0].row if parts else None
-        merged.append(Done(sum(part.changed for part in parts), row))
+        merged.append(StepResult(sum(part.changed for part in parts), row))
     return merged
 
 
 def _compile_insert(messages: Sequence[NewMessage]) -> Iterator[CompiledStep]:
-    for start in range(0, len(messages), _MAX_ROWS):
-        some = messages[start : start + _MAX_ROWS]
+    for start in range(0, len(messages), _MAX_ROWS_PER_INSERT):
+        some = messages[start : start + _MAX_ROWS_PER_INSERT]
         yield CompiledStep(_format_insert(len(some)), _list_values(some))
 
 
-@functools.lru_cache(maxsize=_MAX_ROWS)
+@functools.lru_cache(maxsize=_MAX_ROWS_PER_INSERT)
 def _format_insert(rows: int) -> str:
     return f"{_INSERT} VALUES {', '.join([_ROW] * rows)}"
 

@@ -1,9 +1,10 @@
 """A native thread that owns one connection to SQLite, and works for all callers.
 
 SQLite waits for the disk in C, where a hub of gevent would stand still. In the thread,
-code must not touch anything that gevent has patched: locks, events, loggers, ``sleep``.
-After each statement it must get the interpreter's lock back from a busy hub, which
-takes up to 5 ms. So it executes few statements, and reads one row of each.
+code must not use anything that gevent has patched: locks, events, loggers, ``sleep``.
+After each statement the thread must get the interpreter's lock back from a busy hub,
+which takes up to 5 ms. So the thread executes few statements, and reads one row of
+each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 import typing as t
 import weakref
-from _queue import SimpleQueue  # Not 'queue': gevent has patched that one.
+from _queue import SimpleQueue  # Not 'queue', which gevent has patched.
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -31,9 +32,9 @@ T = t.TypeVar("T")
 _HANG_SECONDS = 2.0
 #: Seconds that closing waits for the thread.
 _CLOSE_TIMEOUT_SECONDS = 5.0
-#: Seconds that a fork waits until no thread is inside of SQLite.
-_LONGEST_FORK_DELAY = 2.0
-#: Jobs that are served together, at the most.
+#: Seconds that a fork waits, at most, until no thread is inside of SQLite.
+_LONGEST_FORK_DELAY_SECONDS = 2.0
+#: Jobs that are done together, at most.
 _MAX_JOBS_PER_GROUP = 100
 
 
@@ -68,7 +69,7 @@ class ConnectionJob:
         self.error: Exception | None = None
         self._is_done = False
         self._notifier: ThreadNotifier | None = None
-        #: Empty once the thread has begun with the job, or the caller has given it up.
+        #: Empty once the thread has begun the job, or the caller has stopped waiting.
         self._offers = [True]
 
     def take(self) -> bool:
@@ -98,7 +99,7 @@ class ConnectionJob:
             while not self._is_done and (seconds_left := end - time.monotonic()) > 0:
                 notifier.wait(seconds_left)
         finally:
-            # An interrupted caller does not need the result any more.
+            # The thread must not begin the job of a caller that has stopped waiting.
             is_unused = self.take()
         if self._is_done:
             if self.error is not None:
@@ -227,7 +228,7 @@ def _await_threads() -> None:
 
     SQLite has locks of its own, and a fork would copy them in their locked state.
     """
-    deadline = time.monotonic() + _LONGEST_FORK_DELAY
+    deadline = time.monotonic() + _LONGEST_FORK_DELAY_SECONDS
     for thread in list(_all):
         if thread.is_busy.acquire(timeout=max(deadline - time.monotonic(), 0)):
             _stopped.append(thread)

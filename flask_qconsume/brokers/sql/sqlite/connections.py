@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from .errors import WriteAheadLogRefused
 
-#: What is set on each connection that writes. A log that grew while another program
-#: read for long is cut to the given size, in bytes.
+#: Pragmas of each connection that writes. A log that grew during a long read of another
+#: program is cut to the given size, 64 MiB.
 _WRITING = ("journal_size_limit = 67108864", "secure_delete = off")
 
 
@@ -25,7 +25,7 @@ def connect_to_write(
 
     :param synchronous: SQLite's word: ``full`` or ``normal``.
     :param create: Whether a missing file is created.
-    :raises sqlite3.Error: as SQLite.
+    :raises sqlite3.Error: if SQLite refuses the file.
     :raises WriteAheadLogRefused: if the file system lacks what the log needs.
     """
     connection = _connect(path, "rwc" if create else "rw")
@@ -51,7 +51,7 @@ def connect_to_read(path: pathlib.Path) -> sqlite3.Connection:
 def keep_undestroyed(connection: sqlite3.Connection) -> None:
     """In a forked child: keep a connection of the parent from being destroyed.
 
-    Closing it would touch the file's log, which is the parent's.
+    Its destruction would change the file's log, which the parent uses.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
@@ -72,7 +72,8 @@ def _set_up_writing(connection: sqlite3.Connection, synchronous: str) -> None:
         raise WriteAheadLogRefused(mode)
     for pragma in (f"synchronous = {synchronous}", *_WRITING):
         connection.execute(f"PRAGMA {pragma}").close()
-    # Reads what a crash left in the log, which can take long, in this thread.
+    # The first read recovers the log after a crash. That can take long, so it is done
+    # in this thread.
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 

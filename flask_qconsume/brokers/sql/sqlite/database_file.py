@@ -1,4 +1,4 @@
-"""The file of a database: whether it is there, and still the one that was opened."""
+"""The file of a database: whether it exists, and is still the file that was opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
 from ....errors import TopologyMismatch
 
-#: Device and number of a file, which another file in its place does not share.
+#: Device and inode number: another file with the same path has other numbers.
 FileIdentity = tuple[int, int]
 
 
@@ -31,7 +31,7 @@ class DatabaseFile:
         return self.opened is not None and self.identify() == self.opened
 
     def is_missing(self) -> bool:
-        """Return whether there is no file yet, in a folder that can have it.
+        """Return whether the file is missing in a folder that exists.
 
         :raises BrokerUnavailable: if the folder is missing.
         """
@@ -41,8 +41,8 @@ class DatabaseFile:
     def check_exists(self) -> None:
         """Refuse a missing file: a mistyped name must not create one.
 
-        :raises BrokerUnavailable: if the file or its folder was there before.
-        :raises TopologyMismatch: if there never was one.
+        :raises BrokerUnavailable: if the folder is missing, or the file has vanished.
+        :raises TopologyMismatch: if this process has never opened the file.
         """
         self._check_folder()
         if self.identify() is not None:
@@ -78,7 +78,7 @@ class DatabaseFile:
         self.opened = self.identify()
 
     def identify(self) -> FileIdentity | None:
-        """Return which file is there now; ``None`` if there is none."""
+        """Return which file has the path now; ``None`` without a file."""
         try:
             found = os.stat(self.path)
         except OSError:

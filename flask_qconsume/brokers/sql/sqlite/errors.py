@@ -1,6 +1,6 @@
-"""SQLite's errors, and what they mean for a broker.
+"""Errors of SQLite, translated into those of this package.
 
-They are told apart by their texts: before version 3.11, Python hides their codes.
+Errors are told apart by their texts: before version 3.11, Python hides their codes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WriteAheadLogRefused(Exception):
 
 
 #: The first version with ``INSERT … RETURNING``.
-_OLDEST = (3, 35, 0)
+_LOWEST_VERSION = (3, 35, 0)
 _FULL = "is full"
 _NO_TABLES = ("no such table", "no such column", "has no column")
 _NO_DATABASE = ("is not a database", "malformed", "unsupported file format")
@@ -37,11 +37,11 @@ def check_version(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Non
 
     :raises BrokerRefused: with the version.
     """
-    if version < _OLDEST:
+    if version < _LOWEST_VERSION:
         raise BrokerRefused(
             f"This Python has SQLite {'.'.join(map(str, version))}, and messages in"
-            f" SQLite need {'.'.join(map(str, _OLDEST))} of 2021 or later. Use another"
-            " build of Python."
+            f" SQLite need {'.'.join(map(str, _LOWEST_VERSION))} of 2021 or later. Use"
+            " another build of Python."
         )
 
 

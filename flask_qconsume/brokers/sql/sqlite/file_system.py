@@ -1,4 +1,4 @@
-"""The file system that has the database: its kind, and its free space."""
+"""Kind and free space of the file system that has the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....errors import PublishRefused
 
 _MOUNTS = pathlib.Path("/proc/self/mountinfo")
 #: File systems over a network, where processes of two hosts share no memory. SQLite's
-#: log needs it, and some of them lack locks, too.
+#: log needs shared memory, and some of these file systems also lack locks.
 _SHARES = frozenset(
     {
         *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gcsfuse"),
@@ -50,7 +50,7 @@ def check_free_space(path: pathlib.Path, least: int) -> None:
     try:
         found = os.statvfs(path.parent)
     except (AttributeError, OSError):
-        return  # The first write says it better.
+        return  # The first write raises an error that says more.
     free = found.f_bavail * found.f_frsize
     if free < least:
         raise PublishRefused(
@@ -70,7 +70,7 @@ def find_kind(path: pathlib.Path, mounts: pathlib.Path = _MOUNTS) -> str:
     found: tuple[int, str] = (0, "")
     for line in lines:
         folder, kind = _read_mount(line)
-        # Of two file systems on one folder, the later one is seen.
+        # Of two file systems mounted on one folder, the later hides the earlier.
         if folder in folders and len(folder) >= found[0]:
             found = len(folder), kind
     return found[1]

@@ -1,4 +1,4 @@
-"""Notifiers by which native threads wake their callers, used again and again."""
+"""Reused notifiers, by which native threads wake their callers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ....native_threads import get_hub_id
 class NotifierPool:
     """Lends notifiers to callers, which may be greenlets or threads.
 
-    A notifier may be returned before its last notification: the next caller is then
-    woken once too often, and looks again. None is closed before the end, since a thread
-    could be about to write to it. There are as many as callers have waited at once.
+    A notifier may be returned before its last notification. The next caller is then
+    woken too early, and waits again. No notifier is closed before :meth:`close`, since
+    a thread could be about to write to it. So the pool has as many notifiers as callers
+    have waited at the same time.
     """
 
     def __init__(self) -> None:

@@ -25,8 +25,8 @@ class SqliteOptions:
     #: ``full``: each commit waits for the disk. ``normal``: a crash of the machine,
     #: unlike that of a process, may lose the latest commits.
     synchronous: str = "full"
-    #: Bytes that must be free on the disk for publishing. Acknowledging needs room,
-    #: too: it writes to the log first.
+    #: Bytes that must be free on the disk for publishing. An acknowledgement needs
+    #: free space, too, since it is written to the log first.
     min_free_space: int = 16 * 1024 * 1024
 
 

@@ -1,8 +1,8 @@
 """A Unix socket beside the file for each process that consumes.
 
-Other processes send wake-ups to it, and tell by it whether the process has ended: the
-kernel refuses datagrams as soon as no process has the socket open. A process that is
-stopped or busy still has it, in whichever container.
+Other processes send wake-ups to the socket, and find out by it whether the process has
+ended: the kernel refuses datagrams as soon as no process has the socket open. A halted
+or busy process still has its socket open. This works across containers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SUFFIX = ".sock"
 
 
 class ProcessSocket:
-    """The socket of this process, as long as its database is open.
+    """The socket of this process, open for as long as its database is open.
 
     :param database: The database's file.
     :raises OSError: if the file system has no sockets, or the path is too long.
@@ -35,10 +35,10 @@ class ProcessSocket:
     def __init__(self, database: pathlib.Path) -> None:
         name = f"{database.name}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
         self.path = database.with_name(name)
-        # Not of gevent, whose sockets belong to one event loop.
+        # Not a socket of gevent, which would belong to one event loop.
         self._socket = _open_socket()
         self._receivers: list[socket.socket] = []
-        # Connected, so that it works if the file of the socket is deleted.
+        # Connected, so that wake() works after the file of the socket is deleted.
         self._to_self = _open_socket()
         self._to_self.setblocking(False)
         try:
@@ -75,14 +75,14 @@ class ProcessSocket:
             self.path.unlink()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: let go of the parent's socket.
+        """In a forked child: replace the parent's socket by an unused one.
 
-        Otherwise the parent would seem to live for as long as its child.
+        Otherwise the parent would seem to live for as long as the child.
         """
         numbers = [self._socket.fileno(), *(each.fileno() for each in self._receivers)]
         with _open_socket() as unused:
             for number in numbers:
-                # If the number were closed, another file would get it.
+                # If the number were closed, another file would get the same number.
                 if number >= 0:
                     os.dup2(unused.fileno(), number, inheritable=False)
 
@@ -112,7 +112,7 @@ class OwnSocket:
             return self.opened
 
     def close(self) -> None:
-        """Close the socket; the next use opens another one."""
+        """Close the socket; the next use opens a new socket."""
         opened, self.opened = self.opened, None
         self._cannot_open = False
         if opened is not None:
@@ -140,8 +140,8 @@ class PeerSockets:
     def is_dead(self, process: str) -> bool:
         """Return whether a process has ended, without any doubt.
 
-        A missing socket proves nothing: another program may have deleted it. Nor does
-        a process of another host.
+        A missing socket proves nothing: another program may have deleted its file. Of
+        processes of other hosts, nothing is known.
         """
         path = self._find(process)
         return path is not None and _is_refused(path)
@@ -152,7 +152,7 @@ class PeerSockets:
         with _open_socket() as sender:
             sender.setblocking(False)
             for path in paths:
-                # If a process has too many already, it looks by itself.
+                # A process whose buffer is full finds the messages by its next look.
                 with contextlib.suppress(OSError):
                     sender.sendto(data, path)
 
@@ -164,7 +164,7 @@ class PeerSockets:
                 os.unlink(path)
 
     def _find(self, process: str) -> str | None:
-        """Return the path of a process of this host."""
+        """Return the path of a process's socket; ``None`` for other hosts."""
         host, _, name = process.partition("/")
         is_socket = name.startswith(self._prefix) and name.endswith(_SUFFIX)
         is_here = host == find_host() and is_socket and "/" not in name

@@ -7,9 +7,9 @@ import sqlite3
 import typing as t
 from collections.abc import Callable
 
-#: Idle connections that are kept. A process of gevent needs one: no other greenlet
-#: runs while rows are read.
-_MAX_IDLE = 4
+#: Idle connections that are kept. With gevent a process needs one connection, since
+#: no other greenlet runs while rows are read.
+_MAX_IDLE_CONNECTIONS = 4
 
 
 class ReadConnections:
@@ -22,7 +22,7 @@ class ReadConnections:
         self._connect = connect
         self._idle: list[sqlite3.Connection] = []
         self._lent: set[sqlite3.Connection] = set()
-        #: Changes when connections that are lent must not come back.
+        #: Changes when lent connections must be closed instead of being reused.
         self._generation = 0
 
     @contextlib.contextmanager
@@ -38,17 +38,20 @@ class ReadConnections:
             yield connection
         finally:
             self._lent.discard(connection)
-            if generation == self._generation and len(self._idle) < _MAX_IDLE:
+            if (
+                generation == self._generation
+                and len(self._idle) < _MAX_IDLE_CONNECTIONS
+            ):
                 self._idle.append(connection)
             else:
                 connection.close()
 
     def close(self) -> None:
-        """Close all connections; those that are lent, when they come back."""
+        """Close all idle connections now, and lent connections after their blocks."""
         self._generation += 1
         while self._idle:
             self._idle.pop().close()
 
     def list_all(self) -> list[sqlite3.Connection]:
-        """Return all connections, for a forked child to keep away from."""
+        """Return all connections, which a forked child must not use."""
         return [*self._idle, *self._lent]

@@ -1,4 +1,4 @@
-"""SQLite: a thread writes for all callers, and each caller reads by itself."""
+"""SQLite: a native thread writes for all callers, and each caller reads in place."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .. import statements
 from ..database import CALL_TIMEOUT_SECONDS
 from ..database import Channel
 from ..database import Database
-from ..database import Done
 from ..database import Insert
-from ..database import Listen
 from ..database import Step
+from ..database import StepResult
+from ..database import WakeReaders
 from .change_counter import ChangeCounter
 from .compilation import compile_step
 from .compilation import compile_transaction
@@ -49,8 +49,8 @@ from .transactions import WriteThread
 from .wake_channel import WakeChannel
 from .wake_channel import WakeSender
 
-#: Attempts to claim messages that other processes claim at the same time.
-_MAX_CLAIMS = 20
+#: Attempts of one claim, if other processes claim the same messages first.
+_MAX_CLAIM_ATTEMPTS = 20
 _FIND_NAMES = sa.text(
     "SELECT name FROM sqlite_master WHERE name GLOB 'qconsume_*' UNION"
     " SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c"
@@ -59,7 +59,7 @@ _FIND_NAMES = sa.text(
 
 
 class SqliteDatabase(Database):
-    """One file of SQLite, used by one process."""
+    """One SQLite file, used by one process."""
 
     name = "SQLite"
 
@@ -77,7 +77,7 @@ class SqliteDatabase(Database):
 
     def write(
         self, steps: Sequence[Step | Insert], timeout: float = CALL_TIMEOUT_SECONDS
-    ) -> list[Done]:
+    ) -> list[StepResult]:
         self._use_file(create=any(map(_creates_table, steps)))
         compiled, counts = compile_transaction(steps)
         done = self._commit(Transaction(compiled, time.monotonic() + timeout), timeout)
@@ -97,7 +97,7 @@ class SqliteDatabase(Database):
                 return connection.execute(*query).fetchall()
 
         try:
-            # A reader waits only while another process opens or leaves the file.
+            # A reader waits only while another process opens or closes the file.
             return retry_while_busy(fetch, timeout)
         except sqlite3.Error as error:
             raise translate(error, self._file.path, timeout) from error
@@ -124,7 +124,7 @@ class SqliteDatabase(Database):
         return job.row
 
     def claim(self, link: int, queue: str, room: int) -> list[Sequence[t.Any]]:
-        for _ in range(_MAX_CLAIMS):
+        for _ in range(_MAX_CLAIM_ATTEMPTS):
             picked = self.read(statements.PICK, {"queue_": queue, "n": room})
             if not picked:
                 break
@@ -164,10 +164,10 @@ class SqliteDatabase(Database):
             )
         return found
 
-    def open_channel(self, listen: Listen) -> Channel:
+    def open_channel(self, wake_readers: WakeReaders) -> Channel:
         sender = WakeSender(self._peers, self._find_readers)
         return WakeChannel(
-            sender, lambda: self._socket.opened, self._has_changed, listen
+            sender, lambda: self._socket.opened, self._has_changed, wake_readers
         )
 
     @property
@@ -183,7 +183,7 @@ class SqliteDatabase(Database):
 
     def close(self) -> None:
         # The last connection that is closed writes the log back to the file, which
-        # takes long. So this is the writing thread's.
+        # takes long. So the connection of the writing thread is closed last.
         self._close_reading()
         self._counter.close()
         self._writer.close()
@@ -199,7 +199,7 @@ class SqliteDatabase(Database):
             self._socket.opened.leave_to_parent()
 
     def _use_file(self, create: bool = False) -> None:
-        """Open the file, or another one that is in its place by now."""
+        """Open the file, or the new file that has replaced it."""
         if self._file.is_open() and not self._writer.is_closed:
             return
         self._close_reading()
@@ -209,7 +209,7 @@ class SqliteDatabase(Database):
         self.check()
         if not create:
             self._file.check_exists()
-        # The log of a crash is read in the thread, before any caller reads.
+        # The thread recovers the log after a crash before any caller reads.
         self._commit(
             Transaction((), time.monotonic() + CALL_TIMEOUT_SECONDS),
             CALL_TIMEOUT_SECONDS,
@@ -245,7 +245,7 @@ class SqliteDatabase(Database):
         self._file.note_open()
         return connection
 
-    def _commit(self, transaction: Transaction, timeout: float) -> list[Done]:
+    def _commit(self, transaction: Transaction, timeout: float) -> list[StepResult]:
         path = self._file.path
         try:
             self._writer.run(transaction)

@@ -11,7 +11,7 @@ import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from ..database import Done
+from ..database import StepResult
 from .connection_thread import ConnectionJob
 from .connection_thread import ConnectionThread
 from .connection_thread import retry_until
@@ -19,7 +19,7 @@ from .errors import is_disk_error
 
 
 class CompiledStep(t.NamedTuple):
-    """One statement as SQLite takes it."""
+    """One statement as text, with its parameters."""
 
     text: str
     parameters: Mapping[str, t.Any] | Sequence[t.Any]
@@ -35,7 +35,7 @@ class Transaction(ConnectionJob):
     def __init__(self, steps: Sequence[CompiledStep], deadline: float) -> None:
         super().__init__(deadline)
         self.steps = steps
-        self.done: list[Done] = []
+        self.done: list[StepResult] = []
 
 
 class WriteThread(ConnectionThread):
@@ -56,7 +56,7 @@ class WriteThread(ConnectionThread):
     def _commit_together(
         self, connection: sqlite3.Connection, transactions: list[Transaction]
     ) -> bool:
-        """Return false, and leave the database as it was, if one of them fails."""
+        """Return false, and change nothing, if one of the transactions fails."""
         try:
             _begin(connection, min(each.deadline for each in transactions))
             for transaction in transactions:
@@ -88,9 +88,9 @@ class WriteThread(ConnectionThread):
 
 
 def _execute_one(connection: sqlite3.Connection, transaction: Transaction) -> None:
-    """Execute a statement that is its own transaction, which saves two statements."""
+    """Execute one statement without BEGIN and COMMIT, which saves two statements."""
 
-    def execute() -> list[Done]:
+    def execute() -> list[StepResult]:
         with _noticing_failed_commit():
             return _execute_all(connection, transaction.steps)
 
@@ -99,7 +99,7 @@ def _execute_one(connection: sqlite3.Connection, transaction: Transaction) -> No
 
 def _execute_several(connection: sqlite3.Connection, transaction: Transaction) -> None:
     if not transaction.steps:
-        return  # The caller only wants the file to be opened.
+        return  # The caller only wants to open the file.
     _begin(connection, transaction.deadline)
     transaction.done = _execute_all(connection, transaction.steps)
     _commit(connection)
@@ -111,7 +111,7 @@ def _begin(connection: sqlite3.Connection, deadline: float) -> None:
 
 def _execute_all(
     connection: sqlite3.Connection, steps: Sequence[CompiledStep]
-) -> list[Done]:
+) -> list[StepResult]:
     return [_execute(connection, *step) for step in steps]
 
 
@@ -119,11 +119,11 @@ def _execute(
     connection: sqlite3.Connection,
     text: str,
     parameters: Mapping[str, t.Any] | Sequence[t.Any],
-) -> Done:
+) -> StepResult:
     cursor = connection.execute(text, parameters)
     row = cursor.fetchone() if cursor.description else None
     cursor.close()
-    return Done(cursor.rowcount, row)
+    return StepResult(cursor.rowcount, row)
 
 
 def _commit(connection: sqlite3.Connection) -> None:

@@ -13,15 +13,16 @@ from ....background_thread import BackgroundThread
 from ....errors import BrokerError
 from ....first_use import ForkGuard
 from ..database import Channel
-from ..database import Listen
+from ..database import WakeReaders
 from .process_socket import PeerSockets
 from .process_socket import ProcessSocket
 
 #: Seconds between two datagrams to the same process, at least. 10,000 publishes a
 #: second would otherwise send 10,000 datagrams.
 _MIN_INTERVAL_SECONDS = 0.003
-#: Bytes of a datagram; it is empty, and means all queues, if their names need more.
-_MAX_BYTES = 8_192
+#: Bytes of a datagram. A datagram of one line break stands for longer lists of names,
+#: and means all queues.
+_MAX_BYTES_PER_DATAGRAM = 8_192
 _CLOSE_TIMEOUT_SECONDS = 3.0
 
 #: Function that returns the processes that consume one of these queues.
@@ -29,7 +30,7 @@ FindReaders = Callable[[Collection[str]], Collection[str]]
 
 
 class WakeSender:
-    """Sends the names of queues to processes, not more often than they can use it."""
+    """Sends the names of queues to processes, at most once in 3 ms."""
 
     def __init__(self, peers: PeerSockets, find_readers: FindReaders) -> None:
         self._peers = peers
@@ -40,7 +41,7 @@ class WakeSender:
         self._is_waiting = False
 
     def send(self, queues: Collection[str]) -> None:
-        """Send the names now, or together with others in some milliseconds."""
+        """Send the names now, or in 3 ms together with names added meanwhile."""
         with self._lock:
             self._queues.update(queues)
             is_early = time.monotonic() < self._next_time
@@ -54,7 +55,7 @@ class WakeSender:
                 BackgroundThread(self._wait_and_flush).start()
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the collected names."""
         with self._lock:
             queues, self._queues = self._queues, set()
             self._next_time = time.monotonic() + _MIN_INTERVAL_SECONDS
@@ -76,9 +77,9 @@ class WakeSender:
 class WakeReceiver:
     """Receives wake-ups in a thread, or in a greenlet."""
 
-    def __init__(self, own: ProcessSocket, listen: Listen) -> None:
+    def __init__(self, own: ProcessSocket, wake_readers: WakeReaders) -> None:
         self._own = own
-        self._listen = listen
+        self._wake_readers = wake_readers
         self._guard = ForkGuard()
         self._closed = False
         self._thread = BackgroundThread(self._run)
@@ -96,20 +97,20 @@ class WakeReceiver:
                 self._receive(receiver)
 
     def _receive(self, receiver: socket.socket) -> None:
-        data = receiver.recv(_MAX_BYTES)
+        data = receiver.recv(_MAX_BYTES_PER_DATAGRAM)
         self._guard.block_if_forked()
         if data:
-            self._listen(_decode(data))
+            self._wake_readers(_decode(data))
 
 
 class WakeChannel(Channel):
-    """Wake-ups by sockets; behind them, the number of the file's last change.
+    """Announces by wake-ups, and finds other changes by the number of the last change.
 
     :param find_socket: Returns the socket of this process, once it consumes.
-    :param has_changed: Whether the file has changed since the last call.
+    :param has_changed: Returns whether the file has changed since the last call.
     """
 
-    #: For programs that send no wake-ups.
+    #: Other programs insert messages without a wake-up.
     poll_interval = 0.05
 
     def __init__(
@@ -117,12 +118,12 @@ class WakeChannel(Channel):
         sender: WakeSender,
         find_socket: Callable[[], ProcessSocket | None],
         has_changed: Callable[[], bool],
-        listen: Listen,
+        wake_readers: WakeReaders,
     ) -> None:
         self._sender = sender
         self._find_socket = find_socket
         self._has_changed = has_changed
-        self._listen = listen
+        self._wake_readers = wake_readers
         self.receiver: WakeReceiver | None = None
 
     def announce(self, queues: Collection[str]) -> None:
@@ -130,7 +131,7 @@ class WakeChannel(Channel):
 
     def has_changes(self) -> bool:
         if self.receiver is None and (own := self._find_socket()) is not None:
-            self.receiver = WakeReceiver(own, self._listen)
+            self.receiver = WakeReceiver(own, self._wake_readers)
         return self._has_changed()
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ class WakeChannel(Channel):
 
 def _encode(queues: Collection[str]) -> bytes:
     data = "\n".join(queues).encode("utf-8", "surrogateescape")
-    return data if len(data) <= _MAX_BYTES else b"\n"
+    return data if len(data) <= _MAX_BYTES_PER_DATAGRAM else b"\n"
 
 
 def _decode(data: bytes) -> Collection[str] | None:

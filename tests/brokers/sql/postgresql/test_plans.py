@@ -93,7 +93,7 @@ def test_no_look_reads_the_whole_table(planner: Planner) -> None:
     planner.fill(20_000)
     for statement, values in [
         (statements.FIND_READY, {"queues": ["billing", "mail"]}),
-        (statements.RIPEN, {"queues": ["billing", "mail"]}),
+        (statements.MAKE_READY, {"queues": ["billing", "mail"]}),
         (housekeeping.RECLAIM, {}),
         (housekeeping.DELETE_EXPIRED, {}),
     ]:
@@ -117,7 +117,7 @@ def test_messages_that_are_due_are_found_among_those_that_are_not(
     planner.fill(20_000, due="1e11")
     planner.fill(10, due="1")
     values = {"queues": ["billing"]}
-    assert planner.count_pages(statements.RIPEN, values) < 200
+    assert planner.count_pages(statements.MAKE_READY, values) < 200
 
 
 def test_claims_skip_deleted_rows_that_an_old_snapshot_keeps(
@@ -143,9 +143,9 @@ def test_the_beginning_is_skipped_only_after_slow_claims() -> None:
     for _ in range(5):
         start.note_claimed([(7, 0, False), (9, 0, False)])
         assert start.get() is None
-        start.note_full_look(0.02)
+        start.note_full_search(0.02)
     assert start.get() == (0, 7)
-    start.note_full_look(0.001)
+    start.note_full_search(0.001)
     assert start.get() is None
 
 
@@ -156,6 +156,6 @@ def test_claims_return_to_the_beginning_if_there_is_nothing_behind_it(
     start = planner.database._claim_starts["billing"] = ClaimStart()
     start.note_claimed([(1_000, 0, False)])
     for _ in range(5):
-        start.note_full_look(0.02)
+        start.note_full_search(0.02)
     assert start.get() is not None
     assert len(planner.database.claim(1, "billing", 10)) == 2
