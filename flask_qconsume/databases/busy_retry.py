@@ -1,7 +1,7 @@
 """Waits for a lock of SQLite in Python, where other greenlets can run meanwhile.
 
-SQLite's own wait (``busy_timeout``) is a sleep in C, which stops all greenlets: also
-the one that has the lock, so that the wait cannot succeed. Standard library only.
+SQLite's own wait (``busy_timeout``) is a sleep in C, which stops all greenlets. If one
+of these greenlets has the lock, the wait cannot succeed. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable
 T = t.TypeVar("T")
 
 #: Seconds of the first and of the longest pause between two attempts.
-_SHORTEST_PAUSE = 0.0005
-_LONGEST_PAUSE = 0.005
+_SHORTEST_PAUSE_SECONDS = 0.0005
+_LONGEST_PAUSE_SECONDS = 0.005
 
 #: SQLite's primary result code for a lock of another connection.
 _BUSY = 5
-#: The same for a shared cache, where it is an extended code.
+#: The extended result code for a lock in a shared cache.
 _LOCKED_SHAREDCACHE = 6 | 1 << 8
-#: Other connections have written since this transaction has read. Waiting cannot help.
+#: Another connection has written since this transaction read. Waiting cannot help.
 _BUSY_SNAPSHOT = _BUSY | 2 << 8
 
 
@@ -31,14 +31,14 @@ def retry_while_busy(
     timeout: float,
     sleep: Callable[[float], object] | None = None,
 ) -> T:
-    """Return ``call()``; while it fails by a lock, pause and call it again.
+    """Return ``call()``; while a lock makes the call fail, pause and repeat the call.
 
     :param timeout: Seconds after which the lock's error is raised.
     :param sleep: Pauses for some seconds; by default :func:`time.sleep`.
     :raises sqlite3.Error: as ``call()``.
     """
     deadline = time.monotonic() + timeout
-    pause = _SHORTEST_PAUSE
+    pause = _SHORTEST_PAUSE_SECONDS
     while True:
         try:
             return call()
@@ -46,9 +46,9 @@ def retry_while_busy(
             is_temporary = is_locked(error) and not is_outdated(error)
             if not is_temporary or time.monotonic() >= deadline:
                 raise
-        # Processes that were blocked together do not come back together.
+        # A random pause, so that blocked processes do not try again at the same time.
         (sleep or time.sleep)(random.uniform(pause / 2, pause))
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def is_locked(error: BaseException) -> bool:
@@ -62,7 +62,7 @@ def is_locked(error: BaseException) -> bool:
 
 
 def is_outdated(error: BaseException) -> bool:
-    """Return whether a write is refused since others came after what was read."""
+    """Return whether a write fails since another connection wrote after the read."""
     return _get_code(error) == _BUSY_SNAPSHOT
 
 

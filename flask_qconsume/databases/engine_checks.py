@@ -1,7 +1,7 @@
 """Warns of engines that do not fit handlers that run at the same time.
 
-The engines are those of Flask-SQLAlchemy or Flask-SQLAlchemy-Lite, if the app has one
-of them. Without them this imports no SQLAlchemy.
+The engines are those of Flask-SQLAlchemy or Flask-SQLAlchemy-Lite. In an app without
+these extensions, this module does not import SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _KEY = "sqlalchemy"
 def list_engine_problems(app: Flask, concurrency: int) -> list[str]:
     """Return what to change about the app's engines, in sentences.
 
-    :param concurrency: How many messages one process handles at once.
+    :param concurrency: The number of messages that one process handles at once.
     """
     problems = []
     for engine in _list_engines(app):
-        # Without the password, and without options, of which one may be secret.
+        # Without the password, and without options, which may be secret.
         name = f"'{escape(engine.url.set(query={}).render_as_string())}'"
         if text := _find_pool_problem(engine, concurrency):
             problems.append(f"The database {name} {text}")

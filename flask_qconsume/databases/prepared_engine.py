@@ -1,12 +1,12 @@
 """Prepares a SQLAlchemy engine on SQLite for greenlets that write at the same time.
 
-A connection of Python's driver, as it is, has three faults beside other greenlets. It
-waits for a lock in C, where the hub stands still. Its transactions begin without a
-lock, so that two of them can be in each other's way. A savepoint that comes first
-begins no transaction, so that its release commits.
+A connection of Python's driver has three faults if other greenlets use the database. It
+waits for a lock in C, while gevent's hub stands still. Its transactions begin without a
+lock, so of two transactions that read and then write, one fails. A savepoint before
+the first write begins no transaction, so its release commits.
 
 A prepared engine reads outside of transactions, as the driver does. A transaction that
-began by a read would fail at its first write if another connection has committed
+begins with a read would fail at its first write if another connection has committed
 meanwhile, and no wait would help (``SQLITE_BUSY_SNAPSHOT``): with ten greenlets that
 read, waited 20 ms and wrote, 180 of 200 transactions failed.
 """
@@ -43,7 +43,7 @@ from .writer_queue import WriterQueue
 
 logger = get_logger("flask_qconsume.databases")
 
-#: How much of a commit is on the disk when it returns, in SQLite's words.
+#: SQLite's words for how much of a commit is on the disk when the commit returns.
 Synchronous = t.Literal["EXTRA", "FULL", "NORMAL", "OFF"]
 
 _KEY = "flask_qconsume.prepared"
@@ -64,8 +64,8 @@ _NO_WRITE_AHEAD_LOG = (
 #: Names of the journal modes in which readers and a writer do not block each other.
 _GOOD_JOURNALS = ("wal", "memory")
 
-#: Prepared dialects. An engine shares its dialect with those that have other execution
-#: options, and no other engine has it.
+#: Dialects of prepared engines. An engine shares its dialect only with its copies that
+#: have other execution options.
 _prepared: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
@@ -79,9 +79,10 @@ def prepare_engine(
 
     The engine then uses SQLite's write-ahead log. A transaction takes the write lock
     (``BEGIN IMMEDIATE``) before its first write, before a savepoint, and before a
-    ``SELECT`` with ``with_for_update()``. Where the lock is taken, the greenlet waits,
-    and others run. Statements before that are read outside of the transaction: each
-    sees what is committed, as in PostgreSQL's ``READ COMMITTED``.
+    ``SELECT`` with ``with_for_update()``. While another connection has the lock, the
+    greenlet waits, and other greenlets run. Statements that read before the lock is taken
+    are outside of the transaction: each of them sees what is committed, as in
+    PostgreSQL's ``READ COMMITTED``.
 
     :param engine: Flask-SQLAlchemy's ``db.engine``, or the result of
         ``create_engine``.
@@ -145,7 +146,7 @@ class _PreparedConnections:
     def set_up(
         self, connection: sqlite3.Connection, entry: ConnectionPoolEntry, proxy: object
     ) -> None:
-        """Set up a connection at its first checkout, which also finds older ones."""
+        """Set up a connection at its first checkout, also one from before this call."""
         if _KEY in entry.info:
             return
         _choose_explicit_transactions(connection)
@@ -175,19 +176,19 @@ class _PreparedConnections:
         parameters: t.Any,
         context: ExecutionContext | None,
     ) -> bool:
-        """The same for many sets of parameters."""
+        """Do the same as :meth:`execute`, for many sets of parameters."""
         call = functools.partial(cursor.executemany, statement, parameters)
         return self._begin_or_call(cursor.connection, statement, context, call)
 
     def execute_without_parameters(
         self, cursor: sqlite3.Cursor, statement: str, context: ExecutionContext | None
     ) -> bool:
-        """The same for a statement without parameters."""
+        """Do the same as :meth:`execute`, for a statement without parameters."""
         call = functools.partial(cursor.execute, statement)
         return self._begin_or_call(cursor.connection, statement, context, call)
 
     def explain(self, context: ExceptionContext) -> None:
-        """Add to a lock's error what to do."""
+        """Add advice to an error about a lock."""
         error, cause = context.sqlalchemy_exception, context.original_exception
         if isinstance(error, StatementError) and is_locked(cause):
             too_late = is_outdated(cause) or _has_begun(context.execution_context)
@@ -209,7 +210,7 @@ class _PreparedConnections:
             begin = functools.partial(connection.execute, "BEGIN IMMEDIATE")
             self._writers.get().call_in_turn(begin, timeout)
             return False
-        # Executed here, since a lock can be waited for as long as nothing was read.
+        # Executed here, not by SQLAlchemy: as long as nothing was read, waiting helps.
         if writes or takes_lock(statement):
             self._writers.get().call_in_turn(call, timeout)
         else:
@@ -243,10 +244,10 @@ class _PreparedConnections:
 
 
 def _choose_explicit_transactions(connection: sqlite3.Connection) -> None:
-    """Let the driver begin no transaction of its own that has no lock."""
+    """Keep the driver from beginning transactions without a lock."""
     if sys.version_info >= (3, 12):
-        # Another value of 'autocommit' turns 'commit' into a call without effect, or
-        # keeps a transaction open that began without a lock.
+        # With other values of 'autocommit', 'commit' has no effect, or a transaction
+        # without a lock is always open.
         if connection.autocommit != sqlite3.LEGACY_TRANSACTION_CONTROL:
             connection.autocommit = True
             connection.autocommit = sqlite3.LEGACY_TRANSACTION_CONTROL

@@ -1,7 +1,7 @@
 """Lets the writers of one process take SQLite's write lock one after the other.
 
-SQLite gives the lock to the next attempt after a commit. Without a queue, a greenlet
-that writes again and again takes the lock each time, and the other ones wait until they
+After a commit, SQLite gives the lock to the next attempt. Without a queue, a greenlet
+that writes again and again gets the lock each time, and other greenlets wait until they
 fail: with ten greenlets that waited 2 ms in each transaction, some waited for 5 s.
 Standard library only.
 """
@@ -20,9 +20,9 @@ T = t.TypeVar("T")
 
 
 class WriterQueue:
-    """A queue of greenlets or threads, of which the first one tries to take the lock.
+    """A queue of greenlets or threads, whose first member tries to take the lock.
 
-    The queue does not know when the lock is released. Another process may have it, too.
+    The queue is not told when the lock is released. Another process may have the lock.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class WriterQueue:
         """Return ``call()``, which takes the lock, after earlier callers' calls.
 
         :param timeout: Seconds after which the lock's error is raised.
-        :raises sqlite3.Error: as ``call()``.
+        :raises sqlite3.Error: the error of the last attempt.
         """
         deadline = time.monotonic() + timeout
         turn = threading.Event()
