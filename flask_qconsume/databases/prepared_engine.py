@@ -80,8 +80,8 @@ def prepare_engine(
     The engine then uses SQLite's write-ahead log. A transaction takes the write lock
     (``BEGIN IMMEDIATE``) before its first write, before a savepoint, and before a
     ``SELECT`` with ``with_for_update()``. While another connection has the lock, the
-    greenlet waits, and other greenlets run. Statements that read before the lock is taken
-    are outside of the transaction: each of them sees what is committed, as in
+    greenlet waits, and other greenlets run. Statements that read before the lock is
+    taken are outside of the transaction: each of them sees what is committed, as in
     PostgreSQL's ``READ COMMITTED``.
 
     :param engine: Flask-SQLAlchemy's ``db.engine``, or the result of

@@ -1,8 +1,8 @@
 """Numbers of waiting messages: one query for all queues of an app.
 
-All numbers are exact. Each is counted in an index, so 1,000,000 waiting messages take
-some hundredths of a second. The age of the oldest message is read from the first
-messages of each priority; see :data:`_MESSAGES_SEARCHED_PER_RANK`.
+All numbers are exact. Each number is counted in an index, without reading messages. The
+age of the oldest message is read from the first messages of each priority; see
+:data:`_MESSAGES_SEARCHED_PER_RANK`.
 """
 
 from __future__ import annotations
