@@ -8,7 +8,7 @@ CAPABILITIES = Capabilities(
     broker="PostgreSQL",
     guarantee=(
         "A message is on disk before 'publish' returns, and stays until it is handled."
-        " At least once. A failover loses the messages that the standby did not have"
+        " At least once. A fail-over loses the messages that the standby did not have"
         " yet, unless commits wait for it ('synchronous_standby_names')."
     ),
     shared=True,

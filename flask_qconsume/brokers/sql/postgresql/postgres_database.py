@@ -160,7 +160,7 @@ class PostgresDatabase(Database):
             with _translating(), pool.lend(timeout) as connection:
                 yield connection
         except BrokerUnavailable as error:
-            # After a failover, the next connection may lead to the new primary. If one
+            # After a fail-over, the next connection may lead to the new primary. If one
             # connection hangs, the idle connections are likely to hang, too.
             if isinstance(error, ServerIsReadOnly) or _hangs(error):
                 pool.close_idle()
