@@ -71,7 +71,7 @@ class GroupCommit:
             while (
                 not batch.served and (seconds_left := deadline - time.monotonic()) > 0
             ):
-                # A caller waits, and does not lead, while another one sends its batch.
+                # A caller does not lead while another caller sends its batch.
                 leader = None if batch.taken else self._try_to_lead()
                 if leader is None:
                     batch.sleep(seconds_left)

@@ -36,7 +36,7 @@ class AppDatabase:
 
     @property
     def is_declared(self) -> bool:
-        """Whether this process has declared the topology in the present database."""
+        """True if this process has declared the topology in the present database."""
         return self._declared_in == self.database.identity
 
     def note_declared(self) -> None:

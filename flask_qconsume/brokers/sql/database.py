@@ -175,7 +175,7 @@ class Database(abc.ABC):
         return
 
     def check_room(self) -> None:
-        """Refuse new messages on a nearly full disk: acknowledging needs room, too.
+        """Refuse new messages on a nearly full disk: acknowledging also needs room.
 
         :raises PublishRefused: with the reason.
         """

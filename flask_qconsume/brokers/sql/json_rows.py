@@ -68,7 +68,7 @@ def _compile_pairs_for_sqlite(
 
 
 class contains(FunctionElement[bool]):
-    """Whether a column's text has a parameter's text in it; an empty text always is."""
+    """Condition that a column's text contains a parameter's, which may be empty."""
 
     type = sa.Boolean()
     inherit_cache = True

@@ -195,8 +195,8 @@ class SqlLink(Link):
             keep = forward.expires or _DEFAULT_RETENTION_SECONDS
             ack = {"ids": [forward.delivery.tag], "me": self._number}
             columns = make_columns(forward.delivery.message, forward.headers, meta)
-            bury = Step(statements.ADD_DEAD_LETTER, {**values, **columns, "keep": keep})
-            return [bury, Step(statements.ACK, ack)]
+            added = {**values, **columns, "keep": keep}
+            return [Step(statements.ADD_DEAD_LETTER, added), Step(statements.ACK, ack)]
         values["delay"] = forward.delay or None
         values["since_"] = own_headers.read_time(
             forward.headers, own_headers.SUSPECTED_AT

@@ -26,7 +26,7 @@ _DUE_MESSAGES_PER_STATEMENT = 1_000
 
 
 class one_of(FunctionElement[t.Any]):
-    """Whether a column's value is in a parameter, which is a list.
+    """Condition that a column's value is in a parameter, which is a list.
 
     A list as a parameter, unlike ``IN`` with a parameter for each value, keeps the text
     of the statement the same, so that it is compiled and planned once.

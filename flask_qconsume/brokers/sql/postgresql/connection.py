@@ -33,7 +33,7 @@ class PostgresConnection(psycopg.Connection[tuple[t.Any, ...]]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is open, in no transaction, and expects no answer."""
+        """True for an open connection without a transaction or an expected answer."""
         return self.pgconn.transaction_status == TransactionStatus.IDLE
 
     def interrupt(self) -> None:

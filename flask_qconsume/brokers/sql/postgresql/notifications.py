@@ -25,8 +25,8 @@ from .connection import PostgresConnection
 
 logger = get_logger("flask_qconsume.brokers.sql")
 
-#: The name in LISTEN and NOTIFY. Another program may notify, too, with a queue's name
-#: or without a text, which means all queues.
+#: The name in LISTEN and NOTIFY. Other programs may also notify, with a queue's name
+#: as the text, or without a text, which means all queues.
 CHANNEL = "qconsume"
 
 #: Seconds between two announcements of one process.

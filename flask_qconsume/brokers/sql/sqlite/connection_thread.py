@@ -130,7 +130,7 @@ class ConnectionThread(abc.ABC):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the thread has not been started, or has ended."""
+        """True before the thread is started, and after it has ended."""
         return self._thread is None or not self._thread.alive
 
     def run(self, job: ConnectionJob) -> None:

@@ -40,7 +40,7 @@ def connect_to_write(
 def connect_to_read(path: pathlib.Path) -> sqlite3.Connection:
     """Open a connection that cannot change anything.
 
-    Texts that are not UTF-8, which other programs may have stored, are read, too.
+    The connection also reads texts that are not UTF-8, which other programs may store.
     """
     connection = _connect(path, "rw")
     connection.execute("PRAGMA query_only = on")

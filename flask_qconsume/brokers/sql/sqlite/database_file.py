@@ -31,7 +31,7 @@ class DatabaseFile:
         return self.opened is not None and self.identify() == self.opened
 
     def is_missing(self) -> bool:
-        """Return whether the file is missing in a folder that exists.
+        """Return whether the file is missing; its folder exists or may be created.
 
         :raises BrokerUnavailable: if the folder is missing.
         """
