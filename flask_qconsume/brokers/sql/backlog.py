@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from ...broker.base import QueueStatus
 from ...broker.base import SuspectsStatus
 from ...broker.topology import QueuePlan
-from ...errors import TopologyMismatch
 from .database import CALL_TIMEOUT_SECONDS
 from .database import Database
+from .database import TablesMissing
 from .json_rows import decode_rows
 from .json_rows import rows_as_json
 from .schema import IS_READY
@@ -154,7 +154,7 @@ def _count_all(
 ) -> dict[str, _Counts]:
     try:
         (text,) = database.read_one(COUNT, {"queues": sorted(names)}, timeout)
-    except TopologyMismatch:  # There are no tables yet.
+    except TablesMissing:  # There are no tables yet.
         return {name: _Counts(name) for name in names}
     return {row[0]: _Counts(*row) for row in decode_rows(text)}
 

@@ -11,12 +11,12 @@ from ...broker.topic_patterns import matches
 from ...broker.topology import Binding
 from ...broker.topology import QueuePlan
 from ...broker.topology import Topology
-from ...errors import TopologyMismatch
 from ...errors import UnsupportedByBroker
 from . import statements
 from .database import CALL_TIMEOUT_SECONDS
 from .database import Database
 from .database import Step
+from .database import TablesMissing
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +78,7 @@ class BindingTable:
         seconds = CALL_TIMEOUT_SECONDS if timeout is None else timeout
         try:
             return self._read(exchange, seconds)
-        except TopologyMismatch:
+        except TablesMissing:
             return []
 
     def _read(self, exchange: str, seconds: float) -> list[BindingRow]:

@@ -16,6 +16,8 @@ from dataclasses import field
 
 import sqlalchemy as sa
 
+from ...errors import TopologyMismatch
+
 #: Seconds that a transaction may take, unless the caller has another limit.
 CALL_TIMEOUT_SECONDS = 30.0
 
@@ -26,6 +28,10 @@ class Step:
 
     statement: sa.Executable
     parameters: Mapping[str, t.Any] = field(default_factory=dict)
+
+
+class TablesMissing(TopologyMismatch):
+    """The database has no tables of this package yet."""
 
 
 class NewMessage(t.NamedTuple):
@@ -109,7 +115,7 @@ class Database(abc.ABC):
 
     The methods raise :exc:`.BrokerUnavailable` if the database is away, busy for longer
     than the time limit, or full; :exc:`.BrokerRefused` for a lack of permission; and
-    :exc:`.TopologyMismatch` if tables are missing.
+    :exc:`.TablesMissing` if there are no tables.
     """
 
     #: The name of the database's software, for errors.

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from ...broker import headers as own_headers
 from ...message import Message
+from .rows import clean
 
 #: Characters of a column that has an index: PostgreSQL allows 2,700 bytes per entry.
 _MAX_INDEXED_CHARACTERS = 200
@@ -32,13 +33,6 @@ def make_columns(
         "search_": fold("\n".join(_list_reasons(headers))),
         "size_": len(meta) + len(message.raw),
     }
-
-
-def clean(text: str | None) -> str | None:
-    """Escape characters that a database's text cannot hold."""
-    if text is None:
-        return None
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def shorten_id(id: str | None) -> str | None:

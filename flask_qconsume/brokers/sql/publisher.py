@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ...broker.compose import make_unroutable_error
@@ -12,6 +13,7 @@ from ...broker.publish_request import PublishRequest
 from ...broker.publish_request import RequestMessage
 from ...broker.publish_request import RoundTrip
 from ...errors import BrokerUnavailable
+from ...errors import PublishRefused
 from ...message import Outgoing
 from .app_database import AppDatabase
 from .bindings import BindingTable
@@ -44,18 +46,41 @@ class SqlPublisher(GroupPublisher):
 
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         self._shared.database.check_room()
-        rows: list[NewMessage] = []
-        sent: list[RequestMessage] = []
-        for batch, number in trip:
-            found = self._create_rows_or_settle(batch, number, leader.seconds_left)
-            if found:
-                rows += found
-                sent.append((batch, number))
-        if rows:
-            self._shared.database.write([Insert(rows)], leader.seconds_left)
-        for batch, number in sent:
+        rows = {
+            (batch, number): self._create_rows_or_settle(batch, number, leader.seconds_left)
+            for batch, number in trip
+        }
+        self._store({each: found for each, found in rows.items() if found}, leader)
+
+    def _store(
+        self, rows: Mapping[RequestMessage, list[NewMessage]], leader: PublishRequest
+    ) -> None:
+        """Store messages in one transaction, and settle them."""
+        if not rows:
+            return
+        stored = [row for some in rows.values() for row in some]
+        try:
+            self._shared.database.write([Insert(stored)], leader.seconds_left)
+        except PublishRefused as error:
+            self._settle_refused(rows, leader, error)
+            return
+        for batch, number in rows:
             batch.settle(number, None)
-        self._announce(rows)
+        self._announce(stored)
+
+    def _settle_refused(
+        self,
+        rows: Mapping[RequestMessage, list[NewMessage]],
+        leader: PublishRequest,
+        error: PublishRefused,
+    ) -> None:
+        """Store each message alone, since the database has refused one of them."""
+        if len(rows) == 1:
+            for batch, number in rows:
+                batch.settle(number, error)
+            return
+        for each, found in rows.items():
+            self._store({each: found}, leader)
 
     def _announce(self, rows: Sequence[NewMessage]) -> None:
         if rows:

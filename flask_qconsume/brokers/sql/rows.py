@@ -31,8 +31,16 @@ def encode_outgoing(message: Outgoing, queues: Sequence[str]) -> list[NewMessage
     delay, expires = message.delay or None, message.expires
     if expires is not None:
         expires += message.delay
-    columns = -(message.priority or 0), delay, expires, message.key, meta, message.body
+    key = clean(message.key)
+    columns = -(message.priority or 0), delay, expires, key, meta, message.body
     return [NewMessage(queue, *columns) for queue in queues]
+
+
+def clean(text: str | None) -> str | None:
+    """Escape characters that a database's text cannot hold."""
+    if text is None:
+        return None
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def encode_copy(message: Message, headers: Mapping[str, t.Any], queue: str) -> str:

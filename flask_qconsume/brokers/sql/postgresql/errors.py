@@ -15,8 +15,10 @@ from ....broker.publish_request import AnswerLost
 from ....errors import BrokerError
 from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
+from ....errors import PublishRefused
 from ....errors import TopologyMismatch
 from ....errors import UnsupportedByBroker
+from ..database import TablesMissing
 
 
 class TransactionConflict(BrokerUnavailable):
@@ -55,9 +57,15 @@ _PERMISSION = Explanation(
     " tables: GRANT CREATE ON SCHEMA …",
 )
 _MISSING = Explanation(
-    TopologyMismatch,
+    TablesMissing,
     "PostgreSQL lacks tables of ours: {0}. Run 'flask qconsume declare'.",
 )
+_OTHER_TABLES = Explanation(
+    TopologyMismatch,
+    "The tables in PostgreSQL are not those of this release: {0}. Run 'flask qconsume"
+    " declare'.",
+)
+_MESSAGE = Explanation(PublishRefused, "PostgreSQL refused the message: {0}.")
 _NO_SCHEMA = Explanation(
     BrokerRefused,
     "PostgreSQL has no such schema: {0}. Create it: CREATE SCHEMA … ; its name is"
@@ -101,6 +109,8 @@ _OTHER = Explanation(BrokerError, "PostgreSQL answered with an error: {0}.")
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 EXPLANATIONS: t.Mapping[str, Explanation] = {
     "08": _OUTAGE,
+    "22": _MESSAGE,
+    "23": _MESSAGE,
     "25006": _READ_ONLY,
     "26000": _POOLER,
     "28": _LOGIN,
@@ -109,11 +119,12 @@ EXPLANATIONS: t.Mapping[str, Explanation] = {
     "40": _CONFLICT,
     "42501": _PERMISSION,
     "42704": _TOO_OLD,
-    "42703": _MISSING,
+    "42703": _OTHER_TABLES,
     "42P01": _MISSING,
     "42P05": _POOLER,
     "53": _FULL,
     "53300": _CLIENTS,
+    "54": _MESSAGE,
     "55P03": _LOCKED,
     "57": _OUTAGE,
     "57014": _LOCKED,

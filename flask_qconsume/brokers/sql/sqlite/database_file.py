@@ -8,7 +8,7 @@ import pathlib
 from ....errors import BrokerError
 from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
-from ....errors import TopologyMismatch
+from ..database import TablesMissing
 
 #: Device and inode number: another file with the same path has other numbers.
 FileIdentity = tuple[int, int]
@@ -42,7 +42,7 @@ class DatabaseFile:
         """Refuse a missing file: a mistyped name must not create one.
 
         :raises BrokerUnavailable: if the folder is missing, or the file has vanished.
-        :raises TopologyMismatch: if this process has never opened the file.
+        :raises TablesMissing: if this process has never opened the file.
         """
         self._check_folder()
         if self.identify() is not None:
@@ -50,7 +50,7 @@ class DatabaseFile:
         text = f"There is no file '{self.path}'"
         if self.opened is not None:
             raise BrokerUnavailable(f"{text} any more.")
-        raise TopologyMismatch(
+        raise TablesMissing(
             f"{text}. Is 'QCONSUME_BROKER_URL' right? Run 'flask qconsume declare' to"
             " create the file."
         )

@@ -13,8 +13,10 @@ from ....databases.busy_retry import is_locked
 from ....errors import BrokerError
 from ....errors import BrokerRefused
 from ....errors import BrokerUnavailable
+from ....errors import PublishRefused
 from ....errors import TopologyMismatch
 from ....text import escape
+from ..database import TablesMissing
 
 
 class WriteAheadLogRefused(Exception):
@@ -66,7 +68,7 @@ def translate(error: Exception, path: pathlib.Path, timeout: float) -> BrokerErr
             f"The disk of '{path}' is full. Nothing is lost; make room on it."
         )
     if any(each in text for each in _NO_TABLES):
-        return TopologyMismatch(
+        return TablesMissing(
             f"'{path}' lacks tables of this release ({escape(error)}). Run 'flask"
             " qconsume declare'."
         )
@@ -82,6 +84,8 @@ def translate(error: Exception, path: pathlib.Path, timeout: float) -> BrokerErr
             f"SQLite cannot use its write-ahead log for '{path}' (its journal stays"
             f" '{escape(error)}'). Is the file on a network share?"
         )
+    if isinstance(error, (sqlite3.DataError, sqlite3.IntegrityError)):
+        return PublishRefused(f"SQLite refused the message: {escape(error)}.")
     if isinstance(error, PermissionError):
         return BrokerRefused(f"No permission for the folder of '{path}': {text}.")
     return BrokerUnavailable(f"SQLite does not work now on '{path}': {escape(error)}.")

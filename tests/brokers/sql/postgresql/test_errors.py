@@ -18,6 +18,7 @@ from flask_qconsume.brokers.sql.postgresql.postgres_database import PostgresData
 from flask_qconsume.errors import BrokerError
 from flask_qconsume.errors import BrokerRefused
 from flask_qconsume.errors import BrokerUnavailable
+from flask_qconsume.errors import PublishRefused
 from flask_qconsume.errors import TopologyMismatch
 from flask_qconsume.errors import UnsupportedByBroker
 from tests.servers.ports import free_port
@@ -234,7 +235,9 @@ class Answer(psycopg.OperationalError):
             BrokerRefused,
             "{'transaction_pooling': True}",
         ),
-        ("22003", "value out of range", BrokerError, "answered with an error"),
+        ("22003", "value out of range", PublishRefused, "refused the message"),
+        ("23514", "violates check constraint", PublishRefused, "refused the message"),
+        ("2F002", "modifying data not permitted", BrokerError, "answered with"),
     ],
 )
 def test_an_error_says_what_to_do(
