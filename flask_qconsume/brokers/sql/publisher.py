@@ -47,7 +47,9 @@ class SqlPublisher(GroupPublisher):
     def _send(self, trip: RoundTrip, leader: PublishRequest) -> None:
         self._shared.database.check_room()
         rows = {
-            (batch, number): self._create_rows_or_settle(batch, number, leader.seconds_left)
+            (batch, number): self._create_rows_or_settle(
+                batch, number, leader.seconds_left
+            )
             for batch, number in trip
         }
         self._store({each: found for each, found in rows.items() if found}, leader)

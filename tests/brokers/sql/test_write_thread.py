@@ -254,6 +254,33 @@ print(count(used.get()))
 """
 )
 
+#: SQLite deletes the log when the last process closes the file. A child that has copied
+#: the parent's connections would write into the deleted log.
+PARENT_CLOSES = (
+    PROCESSES
+    + """
+import subprocess
+written, write = os.pipe()
+closed, close = os.pipe()
+child = os.fork()
+if not child:
+    add(used.get(), 1); os.write(write, b"x"); os.read(closed, 1)
+    add(used.get(), 2); os.write(write, b"x"); os.read(closed, 1)
+    os._exit(0)
+os.read(written, 1)
+used.take().close()
+look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+look += "print(c.execute('SELECT count(*) FROM number').fetchone()[0])"
+def show():
+    command = [sys.executable, "-c", look, str(path)]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+first = show()
+os.write(close, b"x"); os.read(written, 1)
+print(first, show())
+os.write(close, b"x"); os.waitpid(child, 0)
+"""
+)
+
 THREADS = (
     PROCESSES
     + """
@@ -339,13 +366,14 @@ PATCH = "import gevent.monkey; gevent.monkey.patch_all()"
     [
         pytest.param(FORK, 151, id="fork"),
         pytest.param(FORK_WAITS, 2, id="fork waits"),
+        pytest.param(PARENT_CLOSES, "2 3", id="parent closes"),
         pytest.param(THREADS, 401, id="threads"),
         pytest.param(NEVER_REST, 401, id="never rest"),
         pytest.param(DISK_FAILS, 1, id="disk fails"),
     ],
 )
 def test_processes_and_threads(
-    script: str, rows: int, preparation: str, sqlite_file: SQLiteFile
+    script: str, rows: int | str, preparation: str, sqlite_file: SQLiteFile
 ) -> None:
     """At the end the process exits without closing the database."""
     sqlite_file.execute("CREATE TABLE number (n INTEGER PRIMARY KEY)")

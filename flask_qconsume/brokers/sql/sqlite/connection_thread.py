@@ -10,12 +10,10 @@ each.
 from __future__ import annotations
 
 import abc
-import os
 import sqlite3
 import threading
 import time
 import typing as t
-import weakref
 from _queue import SimpleQueue  # Not 'queue', which gevent has patched.
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from ....databases.busy_retry import retry_while_busy
 from ....native_threads import NativeThread
 from ....native_threads import ThreadNotifier
 from ....native_threads import get_unpatched
+from .fork_safety import ForkClosed
 from .notifier_pool import NotifierPool
 
 T = t.TypeVar("T")
@@ -32,8 +31,6 @@ T = t.TypeVar("T")
 _HANG_SECONDS = 2.0
 #: Seconds that closing waits for the thread.
 _CLOSE_TIMEOUT_SECONDS = 5.0
-#: Seconds that a fork waits, at most, until no thread is inside of SQLite.
-_LONGEST_FORK_DELAY_SECONDS = 2.0
 #: Jobs that are done together, at most.
 _MAX_JOBS_PER_GROUP = 100
 
@@ -108,7 +105,7 @@ class ConnectionJob:
             raise ThreadHangs(started=not is_unused)
 
 
-class ConnectionThread(abc.ABC):
+class ConnectionThread(ForkClosed):
     """A native thread that opens a connection for its first job, and serves all jobs.
 
     :param connect: Opens the connection; called in the thread.
@@ -117,6 +114,7 @@ class ConnectionThread(abc.ABC):
     name: str
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__()
         self.connection: sqlite3.Connection | None = None
         #: Held by the thread, except while it waits for jobs.
         self.is_busy = get_unpatched("_thread", "allocate_lock")()
@@ -126,7 +124,6 @@ class ConnectionThread(abc.ABC):
         self._is_outdated = False
         self._lock = threading.Lock()
         self._thread: NativeThread | None = None
-        _all.add(self)
 
     @property
     def is_closed(self) -> bool:
@@ -161,6 +158,16 @@ class ConnectionThread(abc.ABC):
         if ended:  # The thread would otherwise write to closed sockets.
             self._notifiers.close()
         return ended
+
+    def close_before_fork(self, deadline: float) -> bool:
+        seconds_left = max(deadline - time.monotonic(), 0)
+        if not self.is_busy.acquire(timeout=seconds_left):
+            return False
+        self._disconnect()
+        return True
+
+    def continue_after_fork(self) -> None:
+        self.is_busy.release()
 
     @abc.abstractmethod
     def _serve(
@@ -217,30 +224,3 @@ class ConnectionThread(abc.ABC):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
-
-
-_all: weakref.WeakSet[ConnectionThread] = weakref.WeakSet()
-_stopped: list[ConnectionThread] = []
-
-
-def _await_threads() -> None:
-    """Before a fork: wait until no thread is inside of SQLite.
-
-    SQLite has locks of its own, and a fork would copy them in their locked state.
-    """
-    deadline = time.monotonic() + _LONGEST_FORK_DELAY_SECONDS
-    for thread in list(_all):
-        if thread.is_busy.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            _stopped.append(thread)
-
-
-def _continue_threads() -> None:
-    while _stopped:
-        _stopped.pop().is_busy.release()
-
-
-os.register_at_fork(
-    before=_await_threads,
-    after_in_parent=_continue_threads,
-    after_in_child=_continue_threads,
-)

@@ -11,7 +11,9 @@ import sqlite3
 import typing as t
 from urllib.parse import quote
 
+from .errors import InheritedConnection
 from .errors import WriteAheadLogRefused
+from .fork_safety import has_inherited_connection
 
 #: Pragmas of each connection that writes. A log that grew during a long read of another
 #: program is cut to the given size, 64 MiB.
@@ -57,6 +59,8 @@ def keep_undestroyed(connection: sqlite3.Connection) -> None:
 
 
 def _connect(path: pathlib.Path, mode: str) -> sqlite3.Connection:
+    if has_inherited_connection():
+        raise InheritedConnection(path)
     return sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,

@@ -19,6 +19,10 @@ from ....text import escape
 from ..database import TablesMissing
 
 
+class InheritedConnection(Exception):
+    """This process was forked while its parent had a connection in use."""
+
+
 class WriteAheadLogRefused(Exception):
     """SQLite cannot use its write-ahead log on a file.
 
@@ -86,6 +90,12 @@ def translate(error: Exception, path: pathlib.Path, timeout: float) -> BrokerErr
         )
     if isinstance(error, (sqlite3.DataError, sqlite3.IntegrityError)):
         return PublishRefused(f"SQLite refused the message: {escape(error)}.")
+    if isinstance(error, InheritedConnection):
+        return BrokerRefused(
+            f"This process was forked while another thread used '{path}', so SQLite"
+            " cannot lock the file here. Fork before threads publish, or start"
+            " processes by 'spawn'."
+        )
     if isinstance(error, PermissionError):
         return BrokerRefused(f"No permission for the folder of '{path}': {text}.")
     return BrokerUnavailable(f"SQLite does not work now on '{path}': {escape(error)}.")
