@@ -75,6 +75,11 @@ class Delivery:
         """
         return self.message.id
 
+    @property
+    def may_be_known(self) -> bool:
+        """True if this process may have had the message before, on a lost link."""
+        return self.message.redelivered
+
     def try_start(self) -> bool:
         """Return true if a handler may start, false to skip the delivery."""
         return not self.stale

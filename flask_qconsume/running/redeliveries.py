@@ -72,7 +72,7 @@ class RedeliveryMemory:
         """
         message, identity = delivery.message, delivery.identity or ""
         settlement = self._settlements.get(identity)
-        if settlement is None or not message.redelivered:
+        if settlement is None or not delivery.may_be_known:
             return None
         handled = get_delivery(settlement).message
         if (handled.raw, handled.attempt) != (message.raw, message.attempt):

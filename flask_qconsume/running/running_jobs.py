@@ -68,7 +68,7 @@ class RunningJobs:
         :returns: True if a handler is working on the message.
         """
         message, identity = delivery.message, delivery.identity
-        if identity is None or not message.redelivered:
+        if identity is None or not delivery.may_be_known:
             return False
         for job in self.jobs.values():
             old = job.delivery

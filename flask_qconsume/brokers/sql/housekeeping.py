@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+import typing as t
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -20,6 +22,7 @@ from .schema import M
 from .schema import now
 from .statements import CLOSE_LINKS_OF
 from .statements import READ_PROCESSES
+from .statements import one_of
 from .watcher import Watcher
 
 logger = get_logger("flask_qconsume.brokers.sql")
@@ -35,9 +38,11 @@ _has_link = sa.exists(sa.select(L.id).where(L.id == M.owner))
 _is_alive = sa.exists(sa.select(L.id).where(L.id == M.owner, L.until >= now()))
 _is_expired = (M.expires <= now()) & M.owner.is_(None)
 
-#: Queues with messages whose owners are dead links.
+#: Owners that are dead links, with the queues whose messages they hold.
 FIND_ABANDONED = (
-    sa.select(M.queue).where(M.owner.is_not(None), sa.not_(_is_alive)).distinct()
+    sa.select(M.owner, M.queue)
+    .where(M.owner.is_not(None), sa.not_(_is_alive))
+    .distinct()
 )
 #: One row: whether there are dead links, expired messages, expired dead letters.
 FIND_EXPIRED = sa.select(
@@ -48,11 +53,13 @@ FIND_EXPIRED = sa.select(
 EXPIRE_LINKS = sa.delete(LINK).where(L.until < now())
 _abandoned = (
     sa.select(M.id)
-    .where(M.owner.is_not(None), sa.not_(_has_link))
+    # Named, as a link that opens now would not be seen. Its number is a new one.
+    .where(one_of(M.owner, "owners"), M.owner.is_not(None), sa.not_(_has_link))
     .limit(_MESSAGES_PER_PORTION)
     .with_for_update(skip_locked=True)
 )
-#: Gives back messages of links that no longer exist, marked as redelivered.
+#: Parameters: owners. Gives back messages of links that no longer exist, and marks them
+#: as redelivered.
 RECLAIM = (
     sa.update(MESSAGE)
     .where(M.id.in_(_abandoned))
@@ -105,19 +112,19 @@ class Housekeeper:
     def _run(self) -> None:
         deadline = time.monotonic() + _LONGEST_RUN_SECONDS
         killed = self._close_links_of_killed()
-        queues = {queue for (queue,) in self._database.read(FIND_ABANDONED)}
+        abandoned = self._database.read(FIND_ABANDONED)
         ((has_links, has_messages, has_letters),) = self._database.read(FIND_EXPIRED)
         if has_links:
             self._database.write([Step(EXPIRE_LINKS)])
-        if queues:
+        if abandoned:
             why = "was killed" if killed else "let their leases end"
-            self._reclaim(queues, why, deadline)
+            self._reclaim(abandoned, why, deadline)
         for process in killed:
             self._database.forget(process)
         if has_messages:
-            self._repeat(DELETE_EXPIRED, _MESSAGES_PER_PORTION, deadline)
+            self._repeat(Step(DELETE_EXPIRED), _MESSAGES_PER_PORTION, deadline)
         if has_letters:
-            self._repeat(DELETE_EXPIRED_DEAD, _DEAD_LETTERS_PER_PORTION, deadline)
+            self._repeat(Step(DELETE_EXPIRED_DEAD), _DEAD_LETTERS_PER_PORTION, deadline)
 
     def _close_links_of_killed(self) -> list[str]:
         """Remove links of processes that have certainly ended; return the processes."""
@@ -127,8 +134,13 @@ class Housekeeper:
             self._database.write([Step(CLOSE_LINKS_OF, {"processes": killed})])
         return killed
 
-    def _reclaim(self, queues: set[str], why: str, deadline: float) -> None:
-        count = self._repeat(RECLAIM, _MESSAGES_PER_PORTION, deadline)
+    def _reclaim(
+        self, abandoned: Sequence[Sequence[t.Any]], why: str, deadline: float
+    ) -> None:
+        owners = sorted({owner for owner, _ in abandoned})
+        queues = {queue for _, queue in abandoned}
+        reclaim = Step(RECLAIM, {"owners": owners})
+        count = self._repeat(reclaim, _MESSAGES_PER_PORTION, deadline)
         if count:
             logger.warning(
                 "Put %s back: the worker that held them %s",
@@ -137,11 +149,11 @@ class Housekeeper:
             )
             self._watcher.announce(queues)
 
-    def _repeat(self, statement: sa.Executable, portion: int, deadline: float) -> int:
-        """Execute a statement until nothing is left for it, or time is up."""
+    def _repeat(self, step: Step, portion: int, deadline: float) -> int:
+        """Execute a step until nothing is left for it, or time is up."""
         total = 0
         while True:
-            (done,) = self._database.write([Step(statement)])
+            (done,) = self._database.write([step])
             total += done.changed
             if done.changed < portion or time.monotonic() > deadline:
                 return total

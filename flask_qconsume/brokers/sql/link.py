@@ -44,6 +44,23 @@ _CLOSE_TIMEOUT_SECONDS = 3.0
 _DEFAULT_RETENTION_SECONDS = 100 * 365 * 86_400.0
 
 
+class SqlDelivery(Delivery):
+    """A claimed row, whose number stays the same when the row is claimed again."""
+
+    __slots__ = ()
+
+    tag: int
+
+    @property
+    def identity(self) -> str:
+        return str(self.tag)
+
+    @property
+    def may_be_known(self) -> bool:
+        # A lost link gives its messages back without a mark.
+        return True
+
+
 class SqlLink(Link):
     """Consumes one queue of a database; its lease is renewed by :meth:`keep_alive`."""
 
@@ -56,6 +73,10 @@ class SqlLink(Link):
         self._lease = shared.settings.lease
         self.keep_alive_interval = shared.keep_alive_interval
         self._is_paused = False
+        #: The link's number, once its messages were given back.
+        self._given_back: int | None = None
+        #: Messages that another worker has, as a forward has shown.
+        self._lost: set[int] = set()
         self._close_lock = threading.Lock()
         #: Held by the reader while it claims messages.
         self._read_lock = threading.Lock()
@@ -142,6 +163,7 @@ class SqlLink(Link):
             self.closed = True
             is_first_call = self._number >= 0
             number, self._number = self._number, -1
+            self._given_back = number if first else self._given_back
         self._shared.watcher.discard(self._watch)
         self._shared.leases.discard(number)
         if is_first_call:
@@ -159,8 +181,17 @@ class SqlLink(Link):
             if self.closed:
                 return []
             rows = self._database.claim(self._number, self.queue, room)
+            if self._is_closed_meanwhile():
+                return []
         claimed = (read_claimed(row, self.queue) for row in rows)
-        return [Delivery(self, number, message) for number, message in claimed]
+        return [SqlDelivery(self, number, message) for number, message in claimed]
+
+    def _is_closed_meanwhile(self) -> bool:
+        """Give back what was claimed for a link that has been closed meanwhile."""
+        if self.closed and self._given_back is not None:
+            with contextlib.suppress(BrokerError):
+                self._shared.give_back(self._given_back)
+        return self.closed
 
     # -- settling ----------------------------------------------------------------------
 
@@ -206,8 +237,11 @@ class SqlLink(Link):
     def _note_forwarded(
         self, forward: Forward, results: Sequence[StepResult]
     ) -> Exception | None:
-        if results[-1].changed:
+        tag = forward.delivery.tag
+        if results[-1].changed or tag in self._lost:
             return None
+        # The settler tries it again: the second time, there is nothing left to do.
+        self._lost.add(tag)
         return LeaseLost(
             f"The message '{forward.delivery.message.id}' of '{self.queue}' was not"
             " forwarded: its lease had ended and another worker has it. Make"

@@ -82,6 +82,8 @@ _me = _parameter("me", sa.BigInteger())
 # For a plain comparison, PostgreSQL would use the index of 'owner', and read all
 # deleted rows that this link has ever owned.
 _is_mine = sa.func.coalesce(M.owner, 0) == _me
+# SQLite would use the index of 'queue' for a plain comparison, not the numbers.
+_is_in_queue = sa.func.coalesce(M.queue, "") == _queue
 
 _names = each(_parameter("queues")).table_valued("value", name="value")
 #: Parameters: queues. Rows: queue, whether a message is ready, seconds until the next
@@ -111,8 +113,12 @@ PICK = (
     .order_by(M.rank, M.id)
     .limit(_parameter("n", sa.Integer()))
 )
-#: Parameters: ids, me. Only messages that are still free.
-CLAIM = sa.update(MESSAGE).where(one_of(M.id, "ids"), IS_READY).values(owner=_me)
+#: Parameters: ids, me, queue_. Only messages that are still free, and in the queue.
+CLAIM = (
+    sa.update(MESSAGE)
+    .where(one_of(M.id, "ids"), _is_in_queue, IS_READY)
+    .values(owner=_me)
+)
 CLAIMED_COLUMNS = (M.id, M.rank, M.redelivered, M.deaths, M.meta, M.body, M.key)
 #: Parameters: ids, me.
 READ_CLAIMED = (
@@ -132,8 +138,8 @@ _is_blocked = M.key.is_not(None) & sa.exists(
         (_other.c.id < M.id) | ((_other.c.id > M.id) & _other.c.owner.is_not(None)),
     )
 )
-_after_rank = _parameter("after_rank", sa.SmallInteger())
-#: Parameters: queue_, n, after_rank, after. Rows: number, rank, whether blocked.
+_after_rank = _parameter("after_rank", sa.Integer())
+#: Parameters: queue_, n, after_rank, after. Rows: number, rank, whether it is blocked.
 PICK_IN_ORDER = (
     sa.select(M.id, M.rank, _is_blocked)
     .where(
@@ -155,11 +161,17 @@ PICK_SUSPECT_IN_ORDER = (
 )
 _unblocked = (
     sa.select(M.id)
-    .where(one_of(M.id, "ids"), IS_READY, sa.not_(_is_blocked))
+    .where(
+        one_of(M.id, "ids"),
+        _is_in_queue,
+        IS_READY,
+        M.redelivered == _parameter("suspect", sa.Boolean()),
+        sa.not_(_is_blocked),
+    )
     .order_by(M.id)
     .with_for_update(skip_locked=True, of=MESSAGE)
 )
-#: Parameters: ids, me. Only messages that are still free, and not blocked.
+#: Parameters: ids, me, queue_, suspect. Only messages that are free and not blocked.
 CLAIM_IN_ORDER = sa.update(MESSAGE).where(M.id.in_(_unblocked)).values(owner=_me)
 #: Parameters: ids, me. Claimed messages that are blocked after all: another process has
 #: claimed a message with the same key at the same time.

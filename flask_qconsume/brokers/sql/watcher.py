@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Collection
@@ -100,7 +101,9 @@ class Watcher:
         if delayed:
             self._look_within(0.0)
         self._notify(queues)
-        self._open_channel().announce(queues)
+        # Without memory, threads or descriptors, readers find the messages by a look.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._open_channel().announce(queues)
 
     def stop(self) -> None:
         """Wake all readers, and let the thread end."""

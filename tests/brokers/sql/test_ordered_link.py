@@ -178,5 +178,22 @@ def test_a_postponement_that_fails_replaces_the_link(queue: SqlQueue) -> None:
     (delivery,) = look(link)
     run(queue, "DROP TABLE qconsume_message")
     link.postpone(delivery, 2, 0.0)
+    assert not link.closed, "a closed link would end the reader without an error"
     with pytest.raises(TopologyMismatch, match="qconsume_message"):
         link.read(1)
+    with pytest.raises(TopologyMismatch, match="qconsume_message"):
+        link.keep_alive()
+
+
+def test_a_key_far_behind_a_blocked_one_has_its_turn(queue: SqlQueue) -> None:
+    link = queue.link()
+    numbers = range(5_000)
+    queue.publish(*numbers, key="a")
+    queue.publish("b", key="b")
+    first = look(link)
+    found = look(link)
+    while not found:
+        found = look(link)
+    assert bodies(found) == [b'"b"']
+    link.ack(first)
+    assert bodies(look(link)) == [b"1"]

@@ -26,6 +26,7 @@ _SCHEME = re.compile(r"^postgres(ql)?(\+psycopg)?(?=://)")
 #: Parameters of libpq, unless the URL has others. A connection that is cut silently
 #: is noticed after 10 + 3 * 5 seconds. Calls have time limits of their own.
 _PARAMETERS: t.Mapping[str, str | int] = {
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "fallback_application_name": "flask_qconsume",
     "keepalives": 1,

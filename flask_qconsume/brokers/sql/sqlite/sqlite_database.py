@@ -129,7 +129,7 @@ class SqliteDatabase(Database):
             if not picked:
                 break
             mine = {"ids": [row[0] for row in picked], "me": link}
-            (claimed,) = self.write([Step(statements.CLAIM, mine)])
+            (claimed,) = self.write([Step(statements.CLAIM, {**mine, "queue_": queue})])
             if claimed.changed:
                 return self.read(statements.READ_CLAIMED, mine)
         return []

@@ -63,6 +63,7 @@ class WriteThread(ConnectionThread):
                 transaction.done = _execute_all(connection, transaction.steps)
             _commit(connection)
         except CommitFailed:
+            self.reopen()
             _roll_back(connection)
             raise
         except Exception:

@@ -94,7 +94,7 @@ def test_no_look_reads_the_whole_table(planner: Planner) -> None:
     for statement, values in [
         (statements.FIND_READY, {"queues": ["billing", "mail"]}),
         (statements.MAKE_READY, {"queues": ["billing", "mail"]}),
-        (housekeeping.RECLAIM, {}),
+        (housekeeping.RECLAIM, {"owners": [1, 2]}),
         (housekeeping.DELETE_EXPIRED, {}),
     ]:
         plan = planner.explain(statement, values, "COSTS off")
