@@ -163,7 +163,7 @@ class SqlLink(Link):
             self.closed = True
             is_first_call = self._number >= 0
             number, self._number = self._number, -1
-            self._given_back = number if first else self._given_back
+            self._given_back = number if is_first_call else self._given_back
         self._shared.watcher.discard(self._watch)
         self._shared.leases.discard(number)
         if is_first_call:
