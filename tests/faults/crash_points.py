@@ -108,6 +108,7 @@ OF_BROKER: dict[str, tuple[Point, ...]] = {
     "read_held_back": (),
     "count_kept_in_process": (),
     "find_bindings": (),
+    "list_ddl": (),
     "is_reachable": (),
     "all_capabilities": (),
     "declare_delays": (),

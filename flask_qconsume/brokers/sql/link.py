@@ -13,7 +13,6 @@ from ...broker import headers as own_headers
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
-from ...broker.link import LeaseLost
 from ...broker.link import Link
 from ...broker.topology import QueuePlan
 from ...errors import BrokerError
@@ -75,8 +74,6 @@ class SqlLink(Link):
         self._is_paused = False
         #: The link's number, once its messages were given back.
         self._given_back: int | None = None
-        #: Messages that another worker has, as a forward has shown.
-        self._lost: set[int] = set()
         self._close_lock = threading.Lock()
         #: Held by the reader while it claims messages.
         self._read_lock = threading.Lock()
@@ -112,27 +109,18 @@ class SqlLink(Link):
         (done,) = self._write(
             Step(statements.ACK, {"ids": _list_tags(deliveries), "me": self._number})
         )
-        lost = len(deliveries) - done.changed
-        if lost:
-            logger.warning(
-                "Lost %s of '%s' to another worker: their leases had ended."
-                " 'QCONSUME_LEASE' must be longer than this process ever halts",
-                pluralize(lost, "message"),
-                self.queue,
-            )
+        self._warn_of_lost(len(deliveries) - done.changed)
 
     def forward(self, forwards: Sequence[Forward]) -> list[Exception | None]:
         prepared = [self._prepare_forward(forward) for forward in forwards]
-        steps = [s for each in prepared if isinstance(each, list) for s in each]
+        to_do = [each for each in prepared if isinstance(each, list)]
+        steps = [step for each in to_do for step in each]
         results = iter(self._write(*steps) if steps else ())
-        errors = [
-            self._note_forwarded(forward, [next(results) for _ in each])
-            if isinstance(each, list)
-            else each
-            for forward, each in zip(forwards, prepared, strict=True)
-        ]
+        moved = [[next(results) for _ in each][-1].changed for each in to_do]
+        # Another worker has the others, and decides about them.
+        self._warn_of_lost(moved.count(0))
         self._announce(forwards)
-        return errors
+        return [None if isinstance(each, list) else each for each in prepared]
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         tags = _list_tags(deliveries)
@@ -234,19 +222,14 @@ class SqlLink(Link):
         )
         return [Step(statements.MOVE, values)]
 
-    def _note_forwarded(
-        self, forward: Forward, results: Sequence[StepResult]
-    ) -> Exception | None:
-        tag = forward.delivery.tag
-        if results[-1].changed or tag in self._lost:
-            return None
-        # The settler tries it again: the second time, there is nothing left to do.
-        self._lost.add(tag)
-        return LeaseLost(
-            f"The message '{forward.delivery.message.id}' of '{self.queue}' was not"
-            " forwarded: its lease had ended and another worker has it. Make"
-            " 'QCONSUME_LEASE' longer if this process was only slow."
-        )
+    def _warn_of_lost(self, count: int) -> None:
+        if count:
+            logger.warning(
+                "Lost %s of '%s' to another worker: their leases had ended."
+                " 'QCONSUME_LEASE' must be longer than this process ever halts",
+                pluralize(count, "message"),
+                self.queue,
+            )
 
     def _announce(self, forwards: Sequence[Forward]) -> None:
         queues = {

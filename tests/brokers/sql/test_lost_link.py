@@ -13,6 +13,11 @@ from flask_qconsume.running.worker import Worker
 
 from ...running.conftest import AppWithWorkers
 from ...waiting import wait_for
+from .tools import SqlQueue
+from .tools import dead_letter
+from .tools import end_lease
+from .tools import look
+from .tools import retry
 
 
 @pytest.fixture
@@ -59,3 +64,24 @@ def test_a_message_in_hand_is_not_begun_again(
     database_app.publish("billing", 2, key="a")
     wait_for(lambda: 2 in begun, 20)
     assert begun == [1, 2]
+
+
+def test_a_message_that_another_worker_has_is_let_go(
+    queue: SqlQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """This process was halted for longer than its lease."""
+    link, other = queue.link(), queue.link()
+    queue.publish(1, 2, 3)
+    deliveries = look(link)
+    end_lease(link)
+    other.keep_alive()
+    assert len(look(other)) == 3
+
+    link.ack(deliveries[:1])
+    assert (
+        link.forward([retry(deliveries[1]), dead_letter(deliveries[2])]) == [None] * 2
+    )
+    assert "Lost 1 message of 'billing'" in caplog.text
+    assert "Lost 2 messages of 'billing'" in caplog.text
+    status = queue.broker.read_statuses([queue.plan])[0]
+    assert (status.in_hand, status.waiting, status.dead_letters) == (3, 0, 0)
