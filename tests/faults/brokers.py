@@ -30,7 +30,8 @@ SINGLE = EVERYWHERE - SQLITE - {"cluster"}
 
 #: Seconds for which a broker hangs or refuses: longer than clients wait for it.
 LONG = 2 * HEARTBEAT + 2
-#: Seconds that a killed broker is away, without the time of its start.
+#: Seconds that a broker is away when it is killed or restarted, without the time of its
+#: start.
 _AWAY = 1.0
 #: RabbitMQ's ``consumer_timeout`` during its fault, in seconds.
 IMPATIENCE = 2.0
@@ -45,12 +46,12 @@ TABLE = "qconsume_message"
 
 
 def _restart(target: FaultTarget, chance: random.Random) -> None:
-    target.server.restart()
+    # Clients would not notice a broker that is back before they connect again.
+    target.server.restart(_AWAY)
 
 
 def _kill(target: FaultTarget, chance: random.Random) -> None:
     target.server.kill()
-    # Clients would not notice a broker that is back before they connect again.
     target.last(_AWAY)
     target.server.start()
 
