@@ -46,6 +46,8 @@ from .verdict import Verdict
 
 logger = get_logger("flask_qconsume.watchdog")
 
+#: Seconds between two checks until the worker has started.
+_STARTING_INTERVAL = 0.2
 #: Seconds between two checks.
 _INTERVAL = 1.0
 
@@ -97,6 +99,12 @@ class Watchdog:
         self._over = Latch()
         self._thread = NativeThread(self._watch, "watchdog")
 
+    @property
+    def _pause(self) -> float:
+        """Seconds until the next check; a worker that starts is soon ready."""
+        longest = _STARTING_INTERVAL if not self._has_started else self._interval
+        return min(longest, self._interval)
+
     def add_outlet(self, outlet: Callable[[Verdict], object]) -> None:
         """Add a function that gets each verdict, in a native thread.
 
@@ -124,7 +132,7 @@ class Watchdog:
             while True:
                 try:
                     self._check_subscriptions()
-                    gevent.sleep(self._interval)
+                    gevent.sleep(self._pause)
                 except gevent.GreenletExit:
                     raise
                 except BaseException:
@@ -169,7 +177,7 @@ class Watchdog:
         blocked = ConditionTimer(self._interval)
         starting = ConditionTimer(self._interval)
         before = time.monotonic()
-        while not self._over.wait(self._interval):
+        while not self._over.wait(self._pause):
             now = time.monotonic()
             elapsed, before = now - before, now
             facts = self._collect_facts(
