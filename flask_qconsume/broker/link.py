@@ -12,6 +12,7 @@ import typing as t
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 
 from ..errors import BrokerError
 from ..message import Message
@@ -107,6 +108,25 @@ class Forward:
         """
         marked = {**self.headers, headers.PARKED: True}
         return Forward(self.delivery, Lane.MAIN, marked, delay=PARKED_RETRY_SECONDS)
+
+    def with_simple_values(self) -> Forward:
+        """Return a copy with only texts and numbers in its headers and properties.
+
+        JSON may be unable to hold other values, and the message could then never be
+        forwarded.
+        """
+        delivery, message = self.delivery, self.delivery.message
+        simple_properties = {
+            name: value
+            for name, value in message.properties.items()
+            if headers.is_simple(value)
+        }
+        simple = replace(message, properties=simple_properties)
+        return replace(
+            self,
+            delivery=Delivery(delivery.link, delivery.tag, simple),
+            headers=headers.keep_simple_values(self.headers),
+        )
 
 
 class Link(abc.ABC):

@@ -12,9 +12,7 @@ import threading
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import replace
 
-from ...broker import headers as own_headers
 from ...broker.link import Delivery
 from ...broker.link import Forward
 from ...broker.link import Lane
@@ -282,7 +280,7 @@ class RedisLink(Link):
         except PublishRefused:
             pass  # Values nested so deeply that JSON can be read, but not written.
         try:
-            return self._create_forward_call(_drop_complex_values(forward), queue)
+            return self._create_forward_call(forward.with_simple_values(), queue)
         except PublishRefused as error:
             return error
 
@@ -297,22 +295,3 @@ class RedisLink(Link):
             " its lease had ended and another worker has it. Make 'QCONSUME_LEASE'"
             " longer if this process was only slow."
         )
-
-
-def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy of ``forward`` with only texts and numbers in its headers.
-
-    JSON may be unable to hold other values, and the message could then never be
-    forwarded.
-    """
-    delivery = forward.delivery
-    properties = delivery.message.properties
-    simple_properties = {
-        name: v for name, v in properties.items() if own_headers.is_simple(v)
-    }
-    message = replace(delivery.message, properties=simple_properties)
-    return replace(
-        forward,
-        delivery=Delivery(delivery.link, delivery.tag, message),
-        headers=own_headers.keep_simple_values(forward.headers),
-    )

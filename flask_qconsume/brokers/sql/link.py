@@ -7,7 +7,6 @@ import threading
 import typing as t
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ...broker import headers as own_headers
 from ...broker.link import Delivery
@@ -201,7 +200,7 @@ class SqlLink(Link):
         except PublishRefused:
             pass  # Values nested so deeply that JSON can be read, but not written.
         try:
-            return self._create_steps(_drop_complex_values(forward))
+            return self._create_steps(forward.with_simple_values())
         except PublishRefused as error:
             return error
 
@@ -244,22 +243,3 @@ class SqlLink(Link):
 
 def _list_tags(deliveries: Sequence[Delivery]) -> list[int]:
     return [delivery.tag for delivery in deliveries]
-
-
-def _drop_complex_values(forward: Forward) -> Forward:
-    """Return a copy of ``forward`` with only texts and numbers in its headers.
-
-    JSON may be unable to hold other values, and the message could then never be
-    forwarded.
-    """
-    delivery = forward.delivery
-    properties = delivery.message.properties
-    simple_properties = {
-        name: v for name, v in properties.items() if own_headers.is_simple(v)
-    }
-    message = replace(delivery.message, properties=simple_properties)
-    return replace(
-        forward,
-        delivery=Delivery(delivery.link, delivery.tag, message),
-        headers=own_headers.keep_simple_values(forward.headers),
-    )
